@@ -1,0 +1,1 @@
+"""zonal: census blocks x satellite embeddings -> one plain feature table."""

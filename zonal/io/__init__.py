@@ -1,0 +1,1 @@
+"""Bytes: rasters, ranges and tables. Knows no statistics."""

@@ -1,0 +1,76 @@
+"""The seam between bytes and numbers: what every raster format must offer.
+
+A new format is one class with these members. Fetching (I/O) and decoding
+(CPU) are apart, so that the next chunk can be in flight while this one is
+decoded; neither knows what the pixels are for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from zonal.grid import Grid
+
+DecodeRule = Literal["aef", "linear"]
+"""How stored numbers become values: ``aef`` is v = sign(q) (q / 127.5)^2 of int8 q
+(applied later, exactly, by the moments); ``linear`` values are delivered ready as float64."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """One decoded chunk.
+
+    Parameters
+    ----------
+    values : ndarray[band, y, x]
+        C-contiguous; int8 codes where the raster's rule is ``aef``, else float64
+        values with scale and offset applied.
+    valid : bool ndarray[y, x] or bool ndarray[band, y, x]
+        False where a pixel (in that band) is nodata.
+    """
+
+    values: npt.NDArray[Any]
+    valid: npt.NDArray[np.bool_]
+
+
+@dataclass(slots=True)
+class Counters:
+    """What was read so far: requests sent, bytes received, requests sent again."""
+
+    requests: int = 0
+    bytes: int = 0
+    retries: int = 0
+
+
+class Raster(Protocol):
+    """A raster file, readable chunk by chunk, by several threads at once."""
+
+    @property
+    def name(self) -> str:
+        """Path or URL, for messages."""
+
+    @property
+    def grid(self) -> Grid:
+        """Placement and chunks, as the file itself states them."""
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Band names: the file's descriptions, else band1, band2, ..."""
+
+    @property
+    def rule(self) -> DecodeRule:
+        """How stored numbers become values."""
+
+    @property
+    def counters(self) -> Counters:
+        """What was read so far."""
+
+    def fetch(self, chunk: int) -> Any:
+        """Read the stored bytes of a chunk (I/O only)."""
+
+    def decode(self, fetched: Any) -> Pixels:
+        """Turn what `fetch` returned into pixels (CPU only)."""

@@ -1,0 +1,1 @@
+"""Numbers: coverage and moments. Knows no I/O."""

@@ -1,1 +1,39 @@
-"""zonal: census blocks x satellite embeddings -> one plain feature table."""
+"""zonal: census blocks x satellite embeddings -> one plain feature table.
+
+Knows only where the public names live; each is imported when first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zonal.engine import Result, plan, run
+    from zonal.errors import ZonalError
+    from zonal.plan import Costs
+    from zonal.settings import Settings
+    from zonal.stats_of import zonal_stats
+
+__all__ = ["Costs", "Result", "Settings", "ZonalError", "plan", "run", "zonal_stats"]
+
+_HOMES = {
+    "Costs": "zonal.plan",
+    "Result": "zonal.engine",
+    "Settings": "zonal.settings",
+    "ZonalError": "zonal.errors",
+    "plan": "zonal.engine",
+    "run": "zonal.engine",
+    "zonal_stats": "zonal.stats_of",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'zonal' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

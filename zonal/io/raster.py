@@ -37,6 +37,22 @@ class Pixels:
     valid: npt.NDArray[np.bool_]
 
 
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """What a file was when it was looked at.
+
+    Parameters
+    ----------
+    size : int
+        Bytes.
+    etag : str
+        ETag, else the time of the last change (of a local file: nanoseconds), else ``""``.
+    """
+
+    size: int
+    etag: str
+
+
 @dataclass(slots=True)
 class Counters:
     """What was read so far: requests sent, bytes received, requests sent again."""
@@ -44,6 +60,14 @@ class Counters:
     requests: int = 0
     bytes: int = 0
     retries: int = 0
+
+
+class Stored(Protocol):
+    """The stored bytes of a chunk, between `fetch` and `decode`."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held: fetched, and not decoded yet."""
 
 
 class Raster(Protocol):
@@ -69,7 +93,14 @@ class Raster(Protocol):
     def counters(self) -> Counters:
         """What was read so far."""
 
-    def fetch(self, chunk: int) -> Any:
+    @property
+    def stat(self) -> Stat:
+        """Size and version of the file when it was opened."""
+
+    def chunk_bytes(self, chunk: int) -> int:
+        """Bytes of a chunk as stored, as far as the header tells; what `fetch` will hold."""
+
+    def fetch(self, chunk: int) -> Stored:
         """Read the stored bytes of a chunk (I/O only)."""
 
     def decode(self, fetched: Any) -> Pixels:

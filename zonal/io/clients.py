@@ -1,0 +1,177 @@
+"""The fsspec clients: how each is set up, and what its errors mean.
+
+Knows HTTP, S3 and the shapes of their clients' exceptions; sends nothing and
+retries nothing. Keeps credentials out of every text it makes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from http import HTTPStatus
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+_RETRIED_4XX = {403, 408, 425, 429}  # 403: what data.source.coop answers when it throttles
+_SECRET_KEY = re.compile(r"key|secret|token|passw|auth|cred|sas|sign|cookie|connection_string", re.IGNORECASE)
+
+
+class PastEndError(OSError):
+    """The server says that the range ends after the file."""
+
+
+class WrongRangeError(OSError):
+    """The server answered with other bytes than those asked for."""
+
+
+def client_options(
+    url: str, storage_options: Mapping[str, Any] | None, *, stall: float, total: float
+) -> dict[str, Any]:
+    """Add to the user's storage options what makes the client fit; the user's own come first.
+
+    Parameters
+    ----------
+    url : str
+    storage_options : mapping or None
+    stall : float
+        Seconds without a byte after which the client gives a request up.
+    total : float
+        Seconds that one request may take.
+    """
+    options = dict(storage_options or {})
+    if "::" in url:  # chained filesystems take options by protocol: leave them as they are
+        return options
+    if url.startswith(("http://", "https://")):
+        import aiohttp
+
+        client = dict(options.get("client_kwargs") or {})
+        # data.source.coop answers 403 without a User-Agent; a compressed answer has another length.
+        headers = {"User-Agent": f"zonal/{_version()}", "Accept-Encoding": "identity"}
+        client["headers"] = headers | dict(client.get("headers") or {})
+        # aiohttp's default would let one stalled socket hold a chunk for five minutes.
+        timeout = aiohttp.ClientTimeout(total=total, sock_connect=stall, sock_read=stall)
+        client.setdefault("timeout", timeout)
+        client["raise_for_status"] = _check_answer
+        options["client_kwargs"] = client
+    elif url.startswith(("s3://", "s3a://")):
+        defaults = {
+            # botocore would try five times inside each of our attempts.
+            "retries": {"total_max_attempts": 1, "mode": "standard"},
+            # Its pool of 10 connections would halt the 64 ranges of one chunk.
+            "max_pool_connections": 64,
+            "read_timeout": stall,
+            "connect_timeout": stall,
+        }
+        options["config_kwargs"] = defaults | dict(options.get("config_kwargs") or {})
+    return options
+
+
+async def _check_answer(response: Any) -> None:
+    """Refuse an HTTP answer by its head, before a body of gigabytes is read."""
+    response.raise_for_status()
+    wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", response.request_info.headers.get("Range", ""))
+    if wanted is None:
+        return
+    first, last = int(wanted[1]), int(wanted[2])
+    problem: OSError | None = None
+    if response.status != HTTPStatus.PARTIAL_CONTENT:
+        problem = WrongRangeError(f"the server ignores byte ranges (HTTP {response.status} in place of 206)")
+    else:
+        stated = response.headers.get("Content-Range", "")
+        got = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", stated.strip())
+        if got and got[3] != "*" and last >= int(got[3]):
+            problem = PastEndError(stated)
+        elif stated and (got is None or (int(got[1]), int(got[2])) != (first, last)):
+            problem = WrongRangeError(f"the server answered with {stated!r}")
+    if problem is not None:
+        response.close()
+        raise problem
+
+
+def permanent(error: Exception, *, local: bool) -> str:
+    """Say why another attempt is pointless, or ``""`` where it is not.
+
+    Parameters
+    ----------
+    error : Exception
+        What a client raised or returned.
+    local : bool
+        Whether the file is one of this machine, where a refusal is final.
+    """
+    cause = _root(error)
+    status = _status(cause)
+    if isinstance(cause, PastEndError) or status == 416:
+        return "the range lies beyond the end of the file; is it truncated?"
+    if status == 404 or (status is None and isinstance(cause, FileNotFoundError)):
+        return "no such file"
+    if isinstance(cause, (IsADirectoryError, NotADirectoryError)):
+        return "not a file"
+    if local and isinstance(cause, PermissionError):
+        return "permission denied"
+    if type(cause).__name__ in ("NoCredentialsError", "PartialCredentialsError"):
+        return (
+            "no credentials found; set them in the environment, or `anon: true` in the storage options "
+            "of a public store"
+        )
+    if isinstance(cause, ValueError) or (status and 400 <= status < 500 and status not in _RETRIED_4XX):
+        return explain(cause)
+    return ""
+
+
+def explain(error: Exception) -> str:
+    """Say what went wrong in a few words, without the query or user of any URL."""
+    error = _root(error)
+    status = _status(error)
+    if status is not None:
+        phrases = {item.value: item.phrase for item in HTTPStatus}
+        return f"HTTP {status} {phrases.get(status, '')}".strip()
+    text = scrub_urls(" ".join(str(error).split()))
+    if isinstance(error, (WrongRangeError, PastEndError)) or (type(error) is OSError and text):
+        return text
+    kind = type(error).__name__
+    return f"{kind}: {text}" if text else kind
+
+
+def scrub_urls(text: str) -> str:
+    """Drop user, password and query (presigned URLs) from every URL in a text."""
+    text = re.sub(r"(\w+://)[^/\s@?'\"]*@", r"\1", text)
+    return re.sub(r"(\w+://[^\s?'\"]*)\?[^\s'\"]*", r"\1", text)
+
+
+def secrets(options: Mapping[str, Any], inherited: bool = False) -> Iterator[str]:
+    """Yield the strings in storage options that no message may show."""
+    for key, value in options.items():
+        secret = inherited or bool(_SECRET_KEY.search(str(key)))
+        if isinstance(value, Mapping):
+            yield from secrets(value, secret or str(key) == "headers")
+        elif secret and isinstance(value, str) and len(value) > 3:
+            yield value
+
+
+def _root(error: Exception) -> Exception:
+    """Return what lies behind a FileNotFoundError: fsspec's HTTP client makes every failed `info` one."""
+    while isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    return error
+
+
+def _status(error: BaseException | None) -> int | None:
+    """HTTP status of an aiohttp or botocore error, or of one that s3fs made of it."""
+    for _ in range(4):
+        if error is None:
+            return None
+        status = getattr(error, "status", None)
+        response = getattr(error, "response", None)
+        if isinstance(response, dict):
+            status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        if isinstance(status, int):
+            return status
+        error = error.__cause__
+    return None
+
+
+def _version() -> str:
+    try:
+        return version("zonal")
+    except PackageNotFoundError:
+        return "0"

@@ -1,0 +1,297 @@
+"""Raster over the chunks of a TIFF, AEF first: fetch their bytes, decode them.
+
+Knows codecs, predictors and the two decode rules; the directory is
+`layout`'s, the wire `ranges`', and what the pixels are for nobody's here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import numpy.typing as npt
+
+from zonal.errors import InputError, StoreError
+from zonal.grid import Grid
+from zonal.io.layout import Layout, read_layout
+from zonal.io.ranges import Blob, RetryPolicy, Stat
+from zonal.io.raster import Counters, DecodeRule, Pixels
+from zonal.io.tiff import damaged, unsupported
+
+AEF_NODATA = -128
+
+_CHUNK_ROWS = 1024  # of strips, which are joined up to here...
+_CHUNK_BYTES = 64 * 1024 * 1024  # ...or up to here, as many as an AEF chunk has
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """The stored bytes of one chunk, plane by plane and in each plane strip by strip."""
+
+    chunk: int
+    blocks: tuple[bytes, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return sum(len(block) for block in self.blocks)
+
+
+class Cog:
+    """A GeoTIFF read chunk by chunk; implements `Raster`, safe to share between threads.
+
+    A chunk is one internal tile with all its bands, or several whole strips.
+
+    Attributes
+    ----------
+    name : str
+    grid : Grid
+    bands : tuple of str
+    rule : {"aef", "linear"}
+    stat : Stat
+        Size and version of the file when it was opened.
+    blob : Blob
+        The file itself: ask its `stat()` whether it is still the same.
+    """
+
+    def __init__(self, blob: Blob, layout: Layout, stat: Stat, rule: DecodeRule) -> None:
+        self.name = blob.name
+        self.blob = blob
+        self.stat = stat
+        self.rule = rule
+        self.bands = layout.names
+        self._layout = layout
+        rows = layout.block_height
+        if not layout.tiled:
+            row_bytes = layout.width * layout.bands * layout.dtype.itemsize
+            rows *= max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // row_bytes) // rows)
+        self._strips = rows // layout.block_height
+        self._nodata = _nodata(layout, self.name)
+        self.grid = Grid(
+            crs=layout.crs,
+            x0=layout.x0,
+            y0=layout.y0,
+            dx=layout.dx,
+            dy=layout.dy,
+            width=layout.width,
+            height=layout.height,
+            chunk_width=layout.block_width,
+            chunk_height=rows,
+        )
+        if rule == "aef":
+            self._check_aef()
+
+    @classmethod
+    def open(
+        cls,
+        url: str,
+        storage_options: Mapping[str, Any] | None = None,
+        rule: DecodeRule = "linear",
+        policy: RetryPolicy | None = None,
+    ) -> Cog:
+        """Read a file's header.
+
+        Parameters
+        ----------
+        url : str
+            A local path or anything fsspec resolves.
+        storage_options : mapping, optional
+            For the fsspec filesystem.
+        rule : {"aef", "linear"}
+            How stored numbers become values; ``aef`` needs int8 and nodata -128.
+        policy : RetryPolicy, optional
+
+        Raises
+        ------
+        InputError
+            Missing, no TIFF, damaged, or of a kind that only the rasterio reader understands.
+        StoreError
+            The store failed after all retries.
+        """
+        blob = Blob(url, storage_options, policy)
+        stat = blob.stat()
+        # AEF files mark nodata by value, so the rest of their directories need no look.
+        return cls(blob, read_layout(blob, stat.size, masks=rule != "aef"), stat, rule)
+
+    def __repr__(self) -> str:
+        grid = self.grid
+        return f"Cog({self.name!r}, {len(self.bands)} bands, {grid.width} x {grid.height}, {grid.crs})"
+
+    @property
+    def counters(self) -> Counters:
+        """What was read so far, the header included."""
+        return self.blob.counters
+
+    def chunk_bytes(self, chunk: int) -> int:
+        """Return the stored (compressed) bytes of a chunk, all bands."""
+        return int(self._layout.counts[:, self._blocks(chunk)].sum())
+
+    def fetch(self, chunk: int) -> Fetched:
+        """Read the stored bytes of a chunk (I/O only).
+
+        Raises
+        ------
+        InputError
+            The file is gone or ends too early.
+        StoreError
+            The store failed after all retries.
+        """
+        blocks = self._blocks(chunk)
+        offsets = self._layout.offsets[:, blocks].ravel().tolist()
+        counts = self._layout.counts[:, blocks].ravel().tolist()
+        return Fetched(chunk, tuple(self.blob.read(list(zip(offsets, counts, strict=True)))))
+
+    def decode(self, fetched: Fetched) -> Pixels:
+        """Turn what `fetch` returned into pixels (CPU only).
+
+        Returns
+        -------
+        Pixels
+            Rule ``aef``: int8 codes[band, y, x], valid[y, x]. Rule ``linear``:
+            float64 values[band, y, x], 0 where invalid; valid[y, x] where all bands agree, else
+            [band, y, x]. NaN is invalid.
+
+        Raises
+        ------
+        InputError
+            The bytes are no such block (local file), or an AEF pixel is nodata in some bands only.
+        StoreError
+            The bytes are no such block (remote file).
+        """
+        stored = self._decode_stored(fetched)
+        if self.rule == "aef":
+            return Pixels(stored, self._valid_aef(stored, fetched.chunk))
+        return self._linear(stored)
+
+    def _blocks(self, chunk: int) -> slice:
+        if not 0 <= chunk < self.grid.chunk_count:
+            raise IndexError(f"chunk {chunk} of {self.grid.chunk_count}")
+        return slice(chunk * self._strips, (chunk + 1) * self._strips)
+
+    def _decode_stored(self, fetched: Fetched) -> npt.NDArray[Any]:
+        """Return the stored numbers [band, y, x], C-contiguous, in native byte order."""
+        layout = self._layout
+        place = self.grid.chunk(fetched.chunk)
+        planes, samples = (layout.bands, 1) if layout.planar else (1, layout.bands)
+        rows = layout.block_height if layout.tiled else place.height
+        native = layout.dtype.newbyteorder("=")
+        stored = np.empty((planes, rows, layout.block_width, samples), native)
+        strips = len(fetched.blocks) // planes
+        for index, block in enumerate(fetched.blocks):
+            plane, strip = divmod(index, strips)
+            top = strip * layout.block_height
+            out = stored[plane, top : top + layout.block_height]
+            if not block:
+                out[...] = 0 if self._nodata is None else self._nodata
+                continue
+            try:
+                self._decode_block(block, out)
+            except (RuntimeError, ValueError) as exc:  # imagecodecs' errors are RuntimeErrors
+                where = f"chunk {fetched.chunk}, " + (
+                    f"band {self.bands[plane]}" if layout.planar else "all bands"
+                )
+                raise self._undecodable(f"{where}: {layout.codec} bytes cannot be decoded ({exc})") from None
+        clipped = stored[:, : place.height, : place.width]
+        if layout.planar:
+            return np.ascontiguousarray(clipped[..., 0])
+        return np.ascontiguousarray(clipped[0].transpose(2, 0, 1))
+
+    def _decode_block(self, block: bytes, out: npt.NDArray[Any]) -> None:
+        """Decode one tile or strip into out[y, x, sample], which it must fill exactly."""
+        layout = self._layout
+        target = out.reshape(-1).view(np.uint8)
+        padded = not layout.tiled and out.shape[0] < layout.block_height
+        if padded:  # some writers store the last strip whole
+            target = np.empty(layout.block_height * out[0].nbytes, np.uint8)
+        if layout.codec == "zstd":
+            found = len(imagecodecs.zstd_decode(block, out=target.data))
+        elif layout.codec == "deflate":
+            found = len(imagecodecs.deflate_decode(block, out=target.data))
+        else:
+            found = len(block)
+            target[:found] = np.frombuffer(block, np.uint8)
+        if padded and found in (out.nbytes, target.size):
+            out.reshape(-1).view(np.uint8)[:] = target[: out.nbytes]
+        elif found != target.size:
+            raise ValueError(f"{found} bytes instead of {out.nbytes}")
+        if not layout.dtype.isnative:
+            out.byteswap(inplace=True)
+        if layout.predictor == 2:
+            # Differences along each row, modulo 2^bits; of floats, too, their bit patterns.
+            bits = out.view(f"u{out.itemsize}")
+            np.add.accumulate(bits, axis=1, dtype=bits.dtype, out=bits)
+
+    def _undecodable(self, what: str) -> InputError | StoreError:
+        if self.blob.local:
+            return InputError(f"{self.name}: {what}; the file is damaged")
+        return StoreError(f"{self.name}: {what}; it was damaged on the way, or in the store")
+
+    def _valid_aef(self, codes: npt.NDArray[np.int8], chunk: int) -> npt.NDArray[np.bool_]:
+        """Return valid[y, x], after checking that a pixel is nodata in all bands or in none."""
+        absent: npt.NDArray[np.bool_] = codes[0] == AEF_NODATA
+        other = np.empty_like(absent)
+        for band in range(1, len(codes)):
+            np.equal(codes[band], AEF_NODATA, out=other)
+            np.logical_xor(other, absent, out=other)
+            if other.any():
+                y, x = (int(i) for i in np.argwhere(other)[0])
+                raise InputError(
+                    f"{self.name}: chunk {chunk}, row {y}, column {x}: nodata in one of the bands "
+                    f"{self.bands[0]} and {self.bands[band]} only, expected in all bands or none; "
+                    "is this an AEF file, and whole?"
+                )
+        np.logical_not(absent, out=absent)
+        return absent
+
+    def _linear(self, stored: npt.NDArray[Any]) -> Pixels:
+        layout = self._layout
+        valid = np.ones(stored.shape, np.bool_)
+        if self._nodata is not None:
+            np.not_equal(stored, self._nodata, out=valid)
+        if stored.dtype.kind == "f":
+            valid &= ~np.isnan(stored)
+        values = stored.astype(np.float64)
+        if (layout.scales != 1).any() or (layout.shifts != 0).any():
+            values *= layout.scales[:, None, None]
+            values += layout.shifts[:, None, None]
+        values[~valid] = 0.0
+        return Pixels(values, valid[0].copy() if (valid == valid[0]).all() else valid)
+
+    def _check_aef(self) -> None:
+        layout = self._layout
+        if layout.dtype != np.int8:
+            raise InputError(
+                f"{self.name}: {layout.dtype.name} samples, expected int8 codes; "
+                "is this an AEF file? Other rasters need `decode: linear`"
+            )
+        if layout.nodata is not None and self._nodata != AEF_NODATA:
+            raise InputError(
+                f"{self.name}: nodata {layout.nodata}, expected {AEF_NODATA}; is this an AEF file?"
+            )
+        if (layout.scales != 1).any() or (layout.shifts != 0).any():
+            raise unsupported(self.name, "AEF codes with a scale or offset of their own", "plain codes")
+        self._nodata = np.int8(AEF_NODATA)
+
+
+def _nodata(layout: Layout, name: str) -> Any:
+    """Return the nodata value in the stored type, or None if there is none that a pixel can have."""
+    if layout.nodata is None or not layout.nodata.strip():
+        return None
+    text = layout.nodata.strip()
+    try:
+        number: int | float = int(text)
+    except ValueError:
+        try:
+            number = float(text)
+        except ValueError:
+            raise damaged(name, f"its nodata value is {text[:40]!r}, not a number") from None
+    if layout.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            return np.array(float(number)).astype(layout.dtype.newbyteorder("="))[()]
+    limits = np.iinfo(layout.dtype)
+    if number != number or number != int(number) or not limits.min <= number <= limits.max:
+        return None
+    return layout.dtype.newbyteorder("=").type(int(number))

@@ -1,0 +1,473 @@
+"""What a run is asked to do: a workflow file and flags become one immutable `Settings`.
+
+Knows how people write states, years, boxes and lists, and says what is wrong with
+them in one sentence. Must not know the catalog, a cluster or any data file's content.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from zonal import states
+from zonal.errors import InputError, UsageError
+from zonal.yamlfile import did_you_mean, read_mapping, shown, validation_sentence
+
+Stat = Literal["mean", "std", "min", "max", "sum", "count"]
+"""A statistic of a zone and a band."""
+
+_PLACE = re.compile(r"(tcp|tls)://[^\s/:@]+:\d{1,5}|(tcp|tls)://\[[0-9a-fA-F:.%]+\]:\d{1,5}")
+_SECRET = re.compile(r"sig|token|key|secret|pass|pwd|auth|cred|expires|^x-(amz|goog)-|^sk[ot]", re.IGNORECASE)
+# Those parameters of a signed Azure URL whose names alone say nothing.
+_AZURE = frozenset(
+    {"se", "sp", "sv", "sr", "st", "spr", "sip", "srt", "ss", "sdd", "ske", "skt", "sks", "skv"}
+)
+_HIDDEN = "***"
+
+# ------------------------------------------------------------------ the ways people write values
+
+
+def _words(value: object, name: str) -> list[str]:
+    """Cut a scalar, a comma list, or a list of those, into stripped words."""
+    if value is None:
+        return []
+    items = list(value) if isinstance(value, list | tuple) else [value]
+    words: list[str] = []
+    for item in items:
+        if isinstance(item, bool) or not isinstance(item, str | int):
+            raise ValueError(f"{name} {shown(item)}: expected text or a whole number")
+        words += [word.strip() for word in str(item).split(",") if word.strip()]
+    return words
+
+
+def _paths(value: object, name: str) -> list[str]:
+    """One path or several as text; a comma is part of a path."""
+    items: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
+    for item in items:
+        if not isinstance(item, str | os.PathLike) or not str(item).strip():
+            raise ValueError(f"{name} {shown(item)}: expected a name, a path or a URL")
+    return [os.fspath(item) for item in items]
+
+
+def _unbool(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError(f"{value}: expected a number")
+    return value
+
+
+def parse_years(value: object) -> tuple[int, ...]:
+    """Read years the way people write them, ascending and each once.
+
+    Parameters
+    ----------
+    value : object
+        ``2020``, ``"2018,2020-2024"``, or a list of these.
+
+    Raises
+    ------
+    ValueError
+        Not a year from 1900 to 2100, or a range that runs backwards.
+    """
+    years: set[int] = set()
+    for word in _words(value, "year"):
+        match = re.fullmatch(r"(\d{4})(?:\s*-\s*(\d{4}))?", word)
+        if not match or not all(1900 <= int(year) <= 2100 for year in match.groups() if year):
+            raise ValueError(f"year {word!r}: expected a year such as 2020 or a range such as 2018-2024")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if first > last:
+            raise ValueError(f"year {word!r}: the range runs backwards; write {last}-{first}")
+        years.update(range(first, last + 1))
+    return tuple(sorted(years))
+
+
+def without_credentials(url: str) -> str:
+    """Return `url` without the user and password before its host and without signatures in its query.
+
+    A path that is no URL comes back as it is. Query parameters that carry no secret stay, for they
+    may name the file.
+    """
+    if "://" not in url:
+        return url
+
+    def clean(query: re.Match[str]) -> str:
+        pairs = [pair for pair in query[0][1:].split("&") if pair]
+        names = {pair.split("=")[0].lower() for pair in pairs}
+        secret = {name for name in names if _SECRET.search(name) or ("sig" in names and name in _AZURE)}
+        kept = [pair for pair in pairs if pair.split("=")[0].lower() not in secret]
+        return "?" + "&".join(kept) if kept else ""
+
+    return re.sub(r"\?[^#\s]*", clean, re.sub(r"://[^/?#\s]*@", "://", url))
+
+
+def _redacted(options: object, depth: int = 3) -> object:
+    """Nested options with every value hidden: only their names show."""
+    if not isinstance(options, dict) or depth == 0:  # YAML aliases can nest a mapping in itself
+        return _HIDDEN
+    return {str(key): _redacted(item, depth - 1) for key, item in options.items()}
+
+
+# ------------------------------------------------------------------ the model
+
+_Count = Annotated[PositiveInt, BeforeValidator(_unbool)]
+_Area = Annotated[float, BeforeValidator(_unbool), Field(gt=0, allow_inf_nan=False)]
+
+_NUMBERS = (
+    "state", "year", "county", "bbox", "zones", "zone_id", "raster", "max_land_km2", "keep_water", "stats",
+    "coverage", "engine",
+)  # fmt: skip
+
+
+class Settings(BaseModel):
+    """Everything that one `zonal run` is told; immutable and checked when it is made.
+
+    Parameters
+    ----------
+    state : tuple of str
+        Postal codes in the order of their FIPS codes. Written as postal code, name or FIPS code, one or
+        several, or ``"all"`` (the 50 states and DC).
+    year : tuple of int
+        Ascending. Written as ``2020`` or ``"2018,2020-2024"`` or a list.
+    county : tuple of str
+        FIPS codes of 3 digits (in every state asked for) or 5 digits.
+    bbox : tuple of float, optional
+        West, south, east, north, degrees; whole zones that intersect it are kept.
+    zones : str
+        A source of the catalog, or a path or URL of any vector file.
+    zone_id : str, optional
+        Column of unique ids; None for the catalog's.
+    raster : tuple of str
+        One source of the catalog, or paths or URLs of GeoTIFFs.
+    max_land_km2 : float, optional
+        Zones with more land than this are left out, km2.
+    keep_water : bool
+        Keep zones without land.
+    stats : tuple of str
+        In the order of the columns.
+    coverage : {"fractional", "center"}
+        The weight of a pixel: the share inside the zone, or whether its centre is inside.
+    engine : {"native", "exactextract"}
+        Who computes coverage.
+    cluster : str
+        ``"local"``, or the address of a Dask scheduler (``tcp://`` or ``tls://``).
+    workers, threads : int, optional
+        Processes, and threads of each, of a local cluster; None lets the machine decide.
+    output : str, optional
+        Folder or URL; None for ``./zonal-out/WA-2020`` and the like.
+    catalog : str, optional
+        A catalog file in place of the bundled one.
+    mirror : str, optional
+        Folder or URL that answers for the public services.
+    storage_options : dict
+        fsspec's options for private stores, by protocol. Never shown.
+    part_zones, part_chunks, unit_chunks : int
+        Grain of the plan: zones and chunks of a part, chunks of a unit.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        `settings_error` turns it into one sentence.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    state: tuple[str, ...] = ()
+    year: tuple[int, ...] = ()
+    county: tuple[str, ...] = ()
+    bbox: tuple[float, float, float, float] | None = None
+    zones: str = "census_blocks_2020"
+    zone_id: str | None = Field(default=None, min_length=1)
+    raster: tuple[str, ...] = ("aef_annual",)
+    max_land_km2: _Area | None = None
+    keep_water: bool = False
+    stats: tuple[Stat, ...] = ("mean", "std")
+    coverage: Literal["fractional", "center"] = "fractional"
+    engine: Literal["native", "exactextract"] = "native"
+    cluster: str = "local"
+    workers: _Count | None = None
+    threads: _Count | None = None
+    output: str | None = None
+    catalog: str | None = None
+    mirror: str | None = None
+    storage_options: dict[str, dict[str, Any]] = Field(default_factory=dict, repr=False)
+    part_zones: _Count = 10_000
+    part_chunks: _Count = 64
+    unit_chunks: _Count = 4
+
+    @field_validator("state", mode="before")
+    @classmethod
+    def _read_state(cls, value: object) -> tuple[str, ...]:
+        found: set[states.State] = set()
+        for word in _words(value, "state"):
+            state = states.find(word)
+            if word.casefold() == "all":
+                found.update(state for state in states.STATES if not state.territory)
+            elif state:
+                found.add(state)
+            else:
+                near = states.nearest(word)
+                hint = f"did you mean {near!r}?" if near else "write a postal code, a name or a FIPS code"
+                raise ValueError(f"state {word!r}: no such state; {hint}")
+        return tuple(state.code for state in sorted(found, key=lambda state: state.fips))
+
+    @field_validator("year", mode="before")
+    @classmethod
+    def _read_year(cls, value: object) -> tuple[int, ...]:
+        return parse_years(value)
+
+    @field_validator("county", mode="before")
+    @classmethod
+    def _read_county(cls, value: object) -> tuple[str, ...]:
+        words = _words(value, "county")
+        for word in words:
+            if not re.fullmatch(r"[0-9]{3}|[0-9]{5}", word):
+                raise ValueError(f"county {word!r}: expected FIPS codes of 3 or 5 digits, as 033 or 53033")
+            if len(word) == 5 and not states.find(word[:2]):
+                raise ValueError(f"county {word!r}: no state has the FIPS code {word[:2]}")
+        return tuple(sorted(set(words)))
+
+    @field_validator("bbox", mode="before")
+    @classmethod
+    def _read_bbox(cls, value: object) -> tuple[float, ...] | None:
+        if value is None:
+            return None
+        items = re.split(r"[\s,]+", value.strip()) if isinstance(value, str) else value
+        order = "expected four numbers in the order W S E N, in degrees"
+        if not isinstance(items, list | tuple) or len(items) != 4:
+            raise ValueError(f"bbox {shown(value)}: {order}")
+        try:
+            box = tuple(float(item) for item in items if not isinstance(item, bool))
+        except (TypeError, ValueError, OverflowError):
+            box = ()
+        if len(box) != 4:
+            raise ValueError(f"bbox {shown(value)}: {order}")
+        for side, degrees, limit in zip(
+            ("west", "south", "east", "north"), box, (180, 90, 180, 90), strict=True
+        ):
+            if not math.isfinite(degrees) or abs(degrees) > limit:
+                raise ValueError(
+                    f"bbox: {side} {degrees:g} is outside -{limit} to {limit}; the order is W S E N"
+                )
+        west, south, east, north = box
+        if west >= east:
+            raise ValueError(f"bbox: west {west} >= east {east}; the order is W S E N")
+        if south >= north:
+            raise ValueError(f"bbox: south {south} >= north {north}; the order is W S E N")
+        return box
+
+    @field_validator("raster", mode="before")
+    @classmethod
+    def _read_raster(cls, value: object) -> tuple[str, ...]:
+        names = _paths(value, "raster")
+        if not names:
+            raise ValueError("raster: expected a source of the catalog, or at least one file")
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"raster {without_credentials(name)!r} is named twice")
+        return tuple(names)
+
+    @field_validator("zones", "output", "catalog", "mirror", mode="before")
+    @classmethod
+    def _read_path(cls, value: object, info: Any) -> str | None:
+        if value is None and info.field_name != "zones":
+            return None
+        return _paths([value], info.field_name)[0]
+
+    @field_validator("stats", mode="before")
+    @classmethod
+    def _read_stats(cls, value: object) -> tuple[str, ...]:
+        words = [word.lower() for word in _words(value, "stats")]
+        known = get_args(Stat)
+        for word in words:
+            if word not in known:
+                raise ValueError(
+                    f"stats {word!r}: expected some of {', '.join(known)}{did_you_mean(word, known)}"
+                )
+        if not words:
+            raise ValueError(f"stats: expected at least one of {', '.join(known)}")
+        return tuple(dict.fromkeys(words))
+
+    @field_validator("cluster")
+    @classmethod
+    def _check_cluster(cls, value: str) -> str:
+        if value != "local" and not _PLACE.fullmatch(value):
+            shown = without_credentials(value)
+            raise ValueError(f"cluster {shown!r}: expected 'local' or an address such as tcp://host:8786")
+        return value
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if self.engine == "exactextract" and self.coverage == "center":
+            raise ValueError("engine 'exactextract' has no coverage 'center'; use engine 'native'")
+        for name in ("workers", "threads"):
+            if self.cluster != "local" and getattr(self, name) is not None:
+                raise ValueError(
+                    f"{name} is for a local cluster; the one at {self.cluster} brings its own, leave it out"
+                )
+        for county in self.county:
+            owner = states.find(county[:2]) if len(county) == 5 else None
+            if self.state and owner and owner.code not in self.state:
+                raise ValueError(f"county {county} lies in {owner.code}, not in {', '.join(self.state)}")
+        return self
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """Show what was set, without credentials."""
+        public = self.public()
+        fields = sorted(self.model_fields_set, key=list(public).index)
+        return [(name, public[name]) for name in fields if name != "storage_options"]
+
+    def public(self) -> dict[str, Any]:
+        """All settings as JSON values, for the manifest; credentials are left out.
+
+        URLs lose user, password and signatures; of `storage_options` only the names remain.
+        """
+        values = self.model_dump(mode="json", exclude={"storage_options"})
+        for name, value in values.items():
+            if isinstance(value, str):
+                values[name] = without_credentials(value)
+        values["raster"] = [without_credentials(name) for name in self.raster]
+        values["storage_options"] = _redacted(self.storage_options)
+        return {name: values[name] for name in type(self).model_fields}
+
+    def numbers(self) -> dict[str, Any]:
+        """Those settings that can change a number of the table, as JSON values, for the fingerprint.
+
+        Neither where and how fast it runs, nor how it is cut into units and parts. Credentials are left
+        out, so that a URL that was signed anew is the same input.
+        """
+        public = self.public()
+        return {name: public[name] for name in _NUMBERS}
+
+
+# ------------------------------------------------------------------ errors in one sentence
+
+
+def settings_error(exc: ValidationError, where: str | None = None) -> UsageError:
+    """Turn what `Settings(...)` raises into a `UsageError` of one sentence.
+
+    Parameters
+    ----------
+    exc : pydantic.ValidationError
+        From `Settings`.
+    where : str, optional
+        What the settings come from, ``"workflow x.yaml"``; put in front.
+    """
+    sentence = validation_sentence(exc, Settings.model_fields, "key" if where else "setting")
+    return UsageError(f"{where}: {sentence}" if where else sentence)
+
+
+# ------------------------------------------------------------------ files
+
+
+def bundled(name: str) -> Path:
+    """Return where a bundled file lies, in an installed wheel or in a checkout.
+
+    Parameters
+    ----------
+    name : str
+        ``"data_catalog.yaml"`` or ``"workflows/washington-2020.yaml"``.
+
+    Raises
+    ------
+    InputError
+        It is in neither place.
+    """
+    package = Path(__file__).resolve().parent
+    for folder in (package / "_data", package.parent):
+        if (folder / name).exists():
+            return folder / name
+    raise InputError(f"{name} is not bundled with this installation of zonal")
+
+
+def workflow_names() -> tuple[str, ...]:
+    """Return the names of the bundled workflows, in alphabetical order."""
+    files = bundled("workflows").glob("*.yaml")
+    return tuple(sorted(file.stem for file in files if file.name != "kustomization.yaml"))
+
+
+def _workflow_file(workflow: str) -> Path:
+    path = Path(workflow)
+    if path.suffix in (".yaml", ".yml") or len(path.parts) != 1:
+        return path
+    names = workflow_names()
+    if workflow in names:
+        return bundled(f"workflows/{workflow}.yaml")
+    raise UsageError(
+        f"workflow {workflow!r}: not a YAML file and no bundled workflow ({', '.join(names)})"
+        f"{did_you_mean(workflow, names)}"
+    )
+
+
+def _spelt(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Keys with ``_`` for ``-``; what is null counts as not given."""
+    spelt: dict[str, Any] = {}
+    for key, value in values.items():
+        name = key if key in Settings.model_fields else key.replace("-", "_")
+        if name in spelt:
+            raise UsageError(f"{where}: the key {name!r} comes twice")
+        if value is not None or name not in Settings.model_fields:
+            spelt[name] = value
+    return spelt
+
+
+def load(workflow: str | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Read a workflow, lay the flags over it, and check the result.
+
+    Parameters
+    ----------
+    workflow : str, optional
+        A YAML file, or the name of a bundled workflow (``"washington-2020"``). Its keys are the fields of
+        `Settings`, written with ``-`` or ``_``; its relative paths count from the working directory.
+    overrides : mapping, optional
+        Fields of `Settings` that win over the workflow; those that are None or an empty list count as not
+        given.
+
+    Returns
+    -------
+    Settings
+        `mirror` comes from the environment (``ZONAL_MIRROR``) where neither names one.
+
+    Raises
+    ------
+    InputError
+        The file is missing, unreadable, or not a YAML mapping.
+    UsageError
+        An unknown workflow, key or value; the message is one sentence and names the nearest valid word.
+    """
+    values: dict[str, Any] = {}
+    where = None
+    if workflow is not None:
+        file = _workflow_file(workflow)
+        where = f"workflow {workflow}"
+        values = _spelt(read_mapping(file, where), where)
+        _check(values, where)
+    flags = {
+        name: value for name, value in _spelt(overrides or {}, "settings").items() if value not in ([], ())
+    }
+    if flags.get("cluster", "local") != "local":  # the workflow sized a local cluster that is not wanted now
+        values = {name: value for name, value in values.items() if name not in ("workers", "threads")}
+    values |= flags
+    if mirror := os.environ.get("ZONAL_MIRROR"):
+        values.setdefault("mirror", mirror)
+    return _check(values, None)
+
+
+def _check(values: Mapping[str, Any], where: str | None) -> Settings:
+    try:
+        return Settings(**values)
+    except ValidationError as exc:
+        raise settings_error(exc, where) from None

@@ -1,0 +1,256 @@
+"""Settings and catalog made concrete: which zone files, which tiles, read how.
+
+Knows catalog sources, the tile index and headers; computes no statistic and
+writes nothing. Everything the user can have wrong about inputs fails here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from zonal.catalog import Catalog, RasterSource, ZoneSource
+from zonal.errors import InputError, UsageError
+from zonal.io.clients import scrub_urls
+from zonal.io.ranges import Stat
+from zonal.io.raster import Raster
+from zonal.io.vector import read_index, read_zones
+from zonal.settings import Settings
+from zonal.tiles import INDEX_COLUMNS, Layout, Tile, from_index, near, own
+from zonal.work import Reader, located
+from zonal.zones import Columns
+
+INDEX_SUFFIXES = (".parquet", ".gpkg", ".csv")
+OPENING = 32
+"""Headers read at once on the driver."""
+
+
+@dataclass(frozen=True)
+class ZoneFile:
+    """One file of zones, or zones that are here already.
+
+    Parameters
+    ----------
+    label : str
+        Postal code of its state, or ``zones``.
+    name : str
+        For messages and metadata: the public address.
+    url : str
+        Where it is read.
+    options : dict
+        fsspec storage options; never printed.
+    frame : GeoDataFrame or None
+        Given in place of a file.
+    """
+
+    label: str
+    name: str
+    url: str
+    options: dict[str, Any] = field(default_factory=dict, repr=False)
+    frame: gpd.GeoDataFrame | None = field(default=None, repr=False)
+
+    def read(self) -> tuple[gpd.GeoDataFrame, Stat]:
+        """Read the zones, with the size and version of the file."""
+        if self.frame is not None:
+            return self.frame, Stat(size=len(self.frame), etag="")
+        return read_zones(self.url, self.options)
+
+
+@dataclass(frozen=True)
+class ZoneInput:
+    """The zones of a run: their files and the columns that filters need."""
+
+    files: tuple[ZoneFile, ...]
+    columns: Columns
+    source: ZoneSource | None
+
+
+@dataclass(frozen=True)
+class RasterInput:
+    """The raster of a run, before any tile is chosen.
+
+    Parameters
+    ----------
+    source : RasterSource or None
+        None for files that the user named.
+    reader : Reader
+    index : DataFrame or None
+        Rows of the tile index; None where `files` are the tiles.
+    index_name : str
+    index_stat : Stat or None
+    files : tuple of Tile
+        Tiles that need no index, by (EPSG, path), with the ground they own.
+    crs : str
+        The raster's one CRS; empty where tiles are in UTM zones.
+    """
+
+    catalog: Catalog
+    source: RasterSource | None
+    reader: Reader
+    index: pd.DataFrame | None
+    index_name: str
+    index_stat: Stat | None
+    files: tuple[Tile, ...] = ()
+    crs: str = ""
+
+    def near(self, year: int | None, boxes: npt.NDArray[np.float64]) -> list[Tile]:
+        """Tiles of a year that may hold some of the boxes (degrees), with the ground they own."""
+        if self.index is None:
+            return list(self.files)
+        assert self.source is not None and year is not None
+        rows = near(self.index, year, boxes, self.index_name)
+        return own(from_index(rows, _layout(self.source), self.index_name))
+
+    def url(self, tile: Tile) -> str:
+        """Where a tile is read, after any mirror."""
+        return self.catalog.resolve(tile.path)
+
+    def open_all(self, tiles: Sequence[Tile]) -> list[tuple[Tile, Stat, Raster]]:
+        """Read all headers, check them against the index, and take the files' own grids.
+
+        Raises
+        ------
+        InputError
+            If a tile is missing, or is not what the index and the catalog say.
+        """
+
+        def check(tile: Tile) -> tuple[Tile, Stat, Raster]:
+            raster = self.reader.open(self.url(tile))
+            return located(tile, raster), raster.stat, raster
+
+        with ThreadPoolExecutor(OPENING) as pool:
+            return list(pool.map(check, tiles))
+
+
+def zone_input(settings: Settings, catalog: Catalog, frame: gpd.GeoDataFrame | None = None) -> ZoneInput:
+    """Find the zones that the settings ask for; nothing is read yet."""
+    if frame is not None:
+        zone_id = settings.zone_id or "zone"
+        return ZoneInput((ZoneFile("zones", "the zones given", "", frame=frame),), Columns(zone_id), None)
+    if settings.zones in catalog:
+        source = catalog.zones(settings.zones)
+        columns = Columns(
+            settings.zone_id or source.zone_id, source.land_area, source.state_column, source.county
+        )
+        if source.per_state and not settings.state:
+            raise UsageError(f"{source.name} has one file a state: say which, for example --state WA")
+        if not source.per_state and settings.state:
+            raise UsageError(f"{source.name} is one file for all states; --state does nothing with it")
+        year = settings.year[0] if settings.year else None
+        addresses = (
+            [(code, source.url(state=code, year=year)) for code in settings.state]
+            if source.per_state
+            else [("zones", source.url(year=year))]
+        )
+        files = [
+            ZoneFile(label, url, catalog.resolve(url), catalog.storage_options(url, source))
+            for label, url in addresses
+        ]
+        return ZoneInput(tuple(files), columns, source)
+    if settings.state:
+        raise UsageError(
+            f"--state does nothing with zones from a file ({settings.zones}); leave one of them out"
+        )
+    _exists(settings.zones, "zones", catalog)
+    if settings.zone_id is None:
+        raise UsageError(f"zones from a file need their id column: --zone-id COLUMN (for {settings.zones})")
+    name = scrub_urls(settings.zones)
+    url = catalog.resolve(settings.zones)
+    file = ZoneFile("zones", name, url, catalog.storage_options(settings.zones))
+    return ZoneInput((file,), Columns(settings.zone_id), None)
+
+
+def census_columns(columns: Columns, have: Iterable[str]) -> Columns:
+    """Complete the columns of a user's file with the census's names where it has them."""
+    names = {*have}
+
+    def known(given: str | None, *candidates: str) -> str | None:
+        return given or next((name for name in candidates if name in names), None)
+
+    return replace(
+        columns,
+        land_area=known(columns.land_area, "ALAND20", "ALAND"),
+        state=known(columns.state, "STATEFP20", "STATEFP"),
+        county=known(columns.county, "COUNTYFP20", "COUNTYFP"),
+    )
+
+
+def raster_input(settings: Settings, catalog: Catalog) -> RasterInput:
+    """Find the raster that the settings ask for: read the index, or the headers of files."""
+    first = settings.raster[0]
+    if len(settings.raster) > 1 or first not in catalog:
+        for path in settings.raster:
+            if path in catalog:
+                raise UsageError(f"--raster takes one catalog source or files, not both ({path})")
+            _exists(path, "raster", catalog)
+        reader = Reader("rasterio", "linear", options=catalog.storage_options(first))
+        return _from_files(settings.raster, reader, catalog, None)
+    source = catalog.raster(first)
+    url = source.url(year=settings.year[0] if settings.year else None)
+    options = catalog.storage_options(url, source)
+    reader = Reader(source.driver, source.rule, source.bands, options)
+    if not url.lower().endswith(INDEX_SUFFIXES):
+        return _from_files((url,), reader, catalog, source)
+    if not settings.year:
+        raise UsageError(f"{source.name} has tiles of several years: say which, for example --year 2020")
+    index, stat = read_index(catalog.resolve(url), INDEX_COLUMNS, options)
+    if len(index):
+        # The tiles may lie on another service than the index: their options are those of their address.
+        tile_options = catalog.storage_options(str(index["path"].iloc[0]), source) if "path" in index else {}
+        reader = replace(reader, options=tile_options)
+    return RasterInput(catalog, source, reader, index, url, stat)
+
+
+def _from_files(
+    paths: Sequence[str], reader: Reader, catalog: Catalog, source: RasterSource | None
+) -> RasterInput:
+    """Tiles are the files themselves: one CRS, or UTM zones."""
+    rasters = [reader.open(catalog.resolve(path)) for path in paths]
+    reader = replace(reader, bands=reader.bands or rasters[0].bands)
+    size = (rasters[0].grid.dx, abs(rasters[0].grid.dy))
+    for path, raster in zip(paths, rasters, strict=True):
+        reader.open(catalog.resolve(path))  # now that the bands are known: are they these?
+        if not np.allclose((raster.grid.dx, abs(raster.grid.dy)), size, rtol=1e-9):
+            raise InputError(f"{path}: pixels of {raster.grid.dx:g}, but {paths[0]} has {size[0]:g}")
+    crss = {raster.grid.crs for raster in rasters}
+    codes = {crs: _utm_code(crs) for crs in crss}
+    if len(crss) > 1 and 0 in codes.values():
+        raise InputError(
+            f"the rasters have {len(crss)} CRSs that are not all WGS 84 UTM zones: reproject them"
+        )
+    one = len(crss) == 1
+    tiles = own(
+        Tile(path, 0 if one else codes[raster.grid.crs], raster.grid)
+        for path, raster in dict(zip(paths, rasters, strict=True)).items()
+    )
+    return RasterInput(
+        catalog, source, reader, None, "", None, tuple(tiles), rasters[0].grid.crs if one else ""
+    )
+
+
+def _utm_code(crs: str) -> int:
+    code = crs.removeprefix("EPSG:")
+    return int(code) if code[:3] in ("326", "327") and code.isdigit() and len(code) == 5 else 0
+
+
+def _layout(source: RasterSource) -> Layout:
+    if source.resolution is None or source.chunk is None:
+        raise InputError(f"catalog source {source.name}: a tile index needs `resolution` and `chunk`")
+    return Layout(source.resolution, source.chunk, source.south_up)
+
+
+def _exists(path: str, what: str, catalog: Catalog) -> None:
+    """Tell a mistyped catalog name from a missing file."""
+    if "://" in path or Path(path).exists():
+        return
+    if "/" in path or "." in path:
+        raise InputError(f"{what} {path}: no such file")
+    (catalog.raster if what == "raster" else catalog.zones)(path)  # says which names there are

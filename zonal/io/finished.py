@@ -1,0 +1,268 @@
+"""Finished tables wherever they are: an output folder, Parquet files or CSV, by columns or in batches.
+
+Knows manifests' list of files, Parquet and CSV; knows nothing of what the
+columns mean. Files are read by byte ranges, so a column of a remote table
+costs that column.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from zonal.errors import InputError
+from zonal.io.clients import scrub_urls
+from zonal.io.folder import Folder
+from zonal.io.ranges import Blob
+from zonal.io.seekable import Seekable
+
+MANIFEST = "manifest.json"
+PARQUET = (".parquet", ".geoparquet", ".pq")
+CSV = (".csv", ".csv.gz", ".tsv")
+BATCH = 10_000
+"""Rows of a batch."""
+
+
+class _Piece(Protocol):
+    """One file of a table."""
+
+    @property
+    def rows(self) -> int: ...
+
+    @property
+    def schema(self) -> pa.Schema: ...
+
+    def read(self, columns: Sequence[str]) -> pa.Table: ...
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.Table]: ...
+
+
+@dataclass(frozen=True)
+class FinishedTable:
+    """A table that is there to be read.
+
+    Parameters
+    ----------
+    name : str
+        As the user wrote it, without credentials: for messages.
+    place : str
+        Path or URL of the file, or of the folder of files.
+    local : bool
+        Whether it is on a disk of this machine.
+    schema : pyarrow.Schema
+        Of all its files together; where they differ, types are widened.
+    zone_id : str or None
+        Name of the id column, where the file's metadata or a manifest say it.
+    geo : dict or None
+        GeoParquet metadata.
+    """
+
+    name: str
+    place: str
+    local: bool
+    schema: pa.Schema
+    zone_id: str | None
+    geo: dict[str, Any] | None
+    _pieces: tuple[_Piece, ...] = field(repr=False)
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return sum(piece.rows for piece in self._pieces)
+
+    def read(self, columns: Sequence[str]) -> pa.Table:
+        """Read some columns of all rows, in the order of the files."""
+        schema = pa.schema([self.schema.field(name) for name in columns])
+        return pa.concat_tables([_fitted(piece.read(columns), schema) for piece in self._pieces])
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Read some columns a few thousand rows at a time, in the order of the files."""
+        schema = pa.schema([self.schema.field(name) for name in columns])
+        for piece in self._pieces:
+            for table in piece.batches(columns):
+                yield from _fitted(table, schema).combine_chunks().to_batches()
+
+
+def load_table(place: str, options: Mapping[str, Any] | None = None) -> FinishedTable:
+    """Find a table; of its files only the footers are read (a CSV file is read whole).
+
+    Parameters
+    ----------
+    place : str
+        An output folder of zonal, a Parquet or CSV file, or a folder of Parquet files; a path or any
+        URL that fsspec opens.
+    options : mapping, optional
+        fsspec storage options; never shown.
+
+    Raises
+    ------
+    InputError
+        If there is no table, or it cannot be read.
+    """
+    name = scrub_urls(place)
+    lower = name.lower().rstrip("/")
+    local = "://" not in place
+    if local and not Path(place).exists():
+        raise InputError(f"{name}: no such file or folder")
+    if lower.endswith(CSV) and not (local and Path(place).is_dir()):
+        piece = _CsvPiece.open(place, options, "\t" if lower.endswith(".tsv") else ",")
+        return FinishedTable(name, place, local, piece.schema, None, None, (piece,))
+    if local and Path(place).is_file() or (not local and lower.endswith(PARQUET)):
+        return _of_parquet(name, place, [Blob(place, options)], local)
+    folder = Folder(place.rstrip("/"), options or {})
+    manifest = folder.read_json(MANIFEST)
+    if manifest is not None:
+        files = manifest.get("files")
+        if not isinstance(files, list) or not files or not all(isinstance(file, str) for file in files):
+            raise InputError(f"{name}/{MANIFEST} names no table; is it an output of zonal?")
+        table = folder.shown(str(manifest.get("table", files[0])))
+    else:
+        files = _parquet_files(folder)
+        table = place.rstrip("/")
+        if not files:
+            what = "an unfinished run" if folder.exists(".work") else f"no {MANIFEST} and no Parquet file"
+            raise InputError(f"{name}: no table here ({what})")
+    return _of_parquet(name, table, [Blob(folder.shown(file), options) for file in files], local)
+
+
+def _parquet_files(folder: Folder) -> list[str]:
+    """Files below a folder by path, but nothing hidden."""
+    root = folder.path()
+    below = (str(path)[len(root) :].lstrip("/") for path in folder.filesystem.find(root))
+    return sorted(
+        path
+        for path in below
+        if path.lower().endswith(PARQUET) and not any(part.startswith((".", "_")) for part in path.split("/"))
+    )
+
+
+def _of_parquet(name: str, place: str, blobs: Sequence[Blob], local: bool) -> FinishedTable:
+    pieces = tuple(_ParquetPiece.open(blob) for blob in blobs)
+    schemas = [piece.schema for piece in pieces]
+    try:
+        schema = pa.unify_schemas(
+            [schema.remove_metadata() for schema in schemas], promote_options="permissive"
+        )
+    except pa.ArrowException as error:
+        raise InputError(f"{name}: its files do not have the same columns: {_first_line(error)}") from None
+    about, geo = (_json(schemas[0], key) for key in (b"zonal", b"geo"))
+    if geo is not None:
+        geo = _joint(geo, [_json(schema, b"geo") for schema in schemas])
+    zone_id = (about or {}).get("zone_id")
+    known = zone_id if isinstance(zone_id, str) and zone_id in schema.names else None
+    return FinishedTable(name, place, local, schema, known, geo, pieces)
+
+
+def _json(schema: pa.Schema, key: bytes) -> dict[str, Any] | None:
+    """Read one entry of a file's own metadata; what is not a JSON object counts as absent."""
+    try:
+        value = json.loads((schema.metadata or {})[key])
+    except (KeyError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _joint(geo: dict[str, Any], others: Sequence[dict[str, Any] | None]) -> dict[str, Any]:
+    """Metadata of the first file with the geometry types of all."""
+    primary = geo.get("primary_column", "geometry")
+    columns = [(other or {}).get("columns", {}).get(primary, {}) for other in others]
+    kinds = sorted({kind for column in columns for kind in column.get("geometry_types", [])})
+    joint: dict[str, Any] = {**geo.get("columns", {}).get(primary, {}), "geometry_types": kinds}
+    return {**geo, "primary_column": primary, "columns": {primary: joint}}
+
+
+@dataclass(frozen=True)
+class _ParquetPiece:
+    blob: Blob
+    size: int
+    metadata: Any
+
+    @classmethod
+    def open(cls, blob: Blob) -> _ParquetPiece:
+        size = blob.stat().size
+        try:
+            return cls(blob, size, pq.ParquetFile(Seekable(blob, size)).metadata)
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"{blob.name} is not a readable Parquet file: {_first_line(error)}") from None
+
+    @property
+    def rows(self) -> int:
+        return int(self.metadata.num_rows)
+
+    @property
+    def schema(self) -> pa.Schema:
+        return self.metadata.schema.to_arrow_schema()
+
+    def read(self, columns: Sequence[str]) -> pa.Table:
+        return self._there(columns, lambda file, have: file.read(columns=have))
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        have = self._have(columns)
+        with self._file() as file:
+            for batch in file.iter_batches(BATCH, columns=have):
+                yield pa.Table.from_batches([batch])
+
+    def _have(self, columns: Sequence[str]) -> list[str]:
+        names = {*self.schema.names}
+        return [name for name in columns if name in names]
+
+    def _there(self, columns: Sequence[str], read: Any) -> pa.Table:
+        with self._file() as file:
+            return read(file, self._have(columns))
+
+    def _file(self) -> Any:
+        return pq.ParquetFile(Seekable(self.blob, self.size), metadata=self.metadata)
+
+
+@dataclass(frozen=True)
+class _CsvPiece:
+    table: pa.Table
+
+    @classmethod
+    def open(cls, place: str, options: Mapping[str, Any] | None, delimiter: str) -> _CsvPiece:
+        blob = Blob(place, options)
+        (data,) = blob.read([(0, blob.stat().size)])
+        source: Any = pa.BufferReader(data)
+        if place.lower().endswith(".gz"):
+            source = pa.CompressedInputStream(source, "gzip")
+        try:
+            # Types are guessed from the first block: a large one, for columns that begin with whole numbers.
+            reading = pa.csv.ReadOptions(block_size=max(1, min(len(data), 64 * 2**20)))
+            return cls(pa.csv.read_csv(source, reading, pa.csv.ParseOptions(delimiter=delimiter)))
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"{blob.name} cannot be read as CSV: {_first_line(error)}") from None
+
+    @property
+    def rows(self) -> int:
+        return len(self.table)
+
+    @property
+    def schema(self) -> pa.Schema:
+        return self.table.schema
+
+    def read(self, columns: Sequence[str]) -> pa.Table:
+        return self.table.select(list(columns))
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        for start in range(0, len(self.table), BATCH):
+            yield self.read(columns).slice(start, BATCH)
+
+
+def _fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Give a piece's columns the types of the whole; what it lacks is null."""
+    columns = [
+        table[f.name].cast(f.type) if f.name in table.column_names else pa.nulls(len(table), f.type)
+        for f in schema
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).split("\n")[0].rstrip(".")

@@ -1,0 +1,301 @@
+"""Staged zones: two Parquet files a batch, zones and their pieces, in equal row groups.
+
+Knows how staged rows are laid out, written and read back by row group; knows
+neither filters nor coordinate operations (they have been applied).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyproj
+import shapely
+
+from zonal.errors import InputError
+from zonal.grid import Bounds
+from zonal.io import geoparquet
+from zonal.io.folder import Folder
+from zonal.pieces import Pieces
+from zonal.plan import RowGroups
+
+ROW_GROUP = 1_000
+"""Zones of a row group, at most."""
+
+AREA = "zonal_area"
+"""Column of a zone's area in the CRS of its pieces, CRS units squared."""
+
+EVERY_YEAR = 0
+"""Year of the pieces that hold in every year; others stand in for ground that a year's files leave out."""
+
+STAGE = "stage.json"
+
+PIECES = pa.schema(
+    [
+        ("piece", pa.int64()),
+        ("zone", pa.int64()),
+        ("epsg", pa.int32()),
+        ("year", pa.int16()),
+        *((side, pa.float64()) for side in geoparquet.SIDES),
+        ("geometry", pa.binary()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One staged file pair: a state's zones, or all zones of a file."""
+
+    label: str
+    zones: int
+    size: int
+
+    @property
+    def groups(self) -> int:
+        """Row groups."""
+        return -(-self.zones // self.size)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Zones as they were staged.
+
+    Parameters
+    ----------
+    folder : Folder
+        Where the files lie.
+    key : str
+        Says what was asked to be staged: sources, filters, versions.
+    hash : str
+        SHA-256 of the staged files: part of the run's fingerprint.
+    crs : str
+        WKT of the zones' CRS.
+    zone_id : str
+        Column of the zone id.
+    batches : tuple of Batch
+    years : tuple of int
+        Years that have pieces of their own (ground taken over from a neighbour).
+    report : dict
+        Counts by reason, sources, coordinate operations: for the manifest.
+    """
+
+    folder: Folder
+    key: str
+    hash: str
+    crs: str
+    zone_id: str
+    batches: tuple[Batch, ...]
+    years: tuple[int, ...]
+    report: dict[str, Any]
+
+    @property
+    def row_groups(self) -> RowGroups:
+        """Row groups of all batches, in one count."""
+        sizes, batch = [0], []
+        for number, b in enumerate(self.batches):
+            for group in range(b.groups):
+                sizes.append(min(b.size, b.zones - group * b.size))
+                batch.append(number)
+        return RowGroups(np.cumsum(sizes).astype(np.int64), np.array(batch, np.int64))
+
+    @property
+    def partitioned(self) -> bool:
+        """Whether the table is a dataset of one folder a state, rather than one file."""
+        return len(self.report["files"]) > 1
+
+    def save(self) -> None:
+        """Write the stage's description, last: a stage without it is not complete."""
+        value = {k: v for k, v in asdict(self).items() if k != "folder"}
+        self.folder.write_json(STAGE, value)
+
+    @classmethod
+    def load(cls, folder: Folder) -> Stage | None:
+        """Read a stage's description; None where there is no complete stage."""
+        value = folder.read_json(STAGE)
+        if value is None:
+            return None
+        try:
+            value["batches"] = tuple(Batch(**b) for b in value["batches"])
+            value["years"] = tuple(value["years"])
+            return cls(folder=folder, **value)
+        except (TypeError, KeyError):
+            return None  # of another version: stage anew
+
+    def _locate(self, row_group: int) -> tuple[int, int]:
+        """Batch and row group inside it."""
+        for number, batch in enumerate(self.batches):
+            if row_group < batch.groups:
+                return number, row_group
+            row_group -= batch.groups
+        raise IndexError(row_group)
+
+    def zones(self, first: int, last: int) -> pa.Table:
+        """Read the zones of row groups first..last (of one batch) with attributes and geometry."""
+        batch, group = self._locate(first)
+        with _open(self.folder, _zones_name(batch)) as file:
+            return file.read_row_groups(list(range(group, group + last - first)))
+
+    def pieces(
+        self, row_groups: Sequence[int], *, epsg: int, year: int, bounds: Bounds
+    ) -> tuple[Pieces, npt.NDArray[np.int64], int]:
+        """Read pieces of a UTM zone and a year that meet a box.
+
+        Parameters
+        ----------
+        row_groups : sequence of int
+        epsg : int
+            UTM zone of the pieces.
+        year : int
+            Pieces of every year and of this one.
+        bounds : (west, south, east, north)
+            In the pieces' CRS.
+
+        Returns
+        -------
+        (Pieces, int64 ndarray[p], int)
+            The pieces, their numbers, and the bytes read.
+        """
+        wanted: dict[int, list[int]] = {}
+        for row_group in row_groups:
+            batch, group = self._locate(row_group)
+            wanted.setdefault(batch, []).append(group)
+        tables, read = [PIECES.empty_table()], 0
+        west, south, east, north = bounds
+        for batch, groups in wanted.items():
+            with _open(self.folder, _pieces_name(batch)) as file:
+                table = file.read_row_groups(groups)
+                read += sum(_compressed(file.metadata, group) for group in groups)
+            column = {name: table[name].to_numpy() for name in PIECES.names[:-1]}
+            keep = (column["epsg"] == epsg) & np.isin(column["year"], [EVERY_YEAR, year])
+            keep &= (column["xmin"] < east) & (column["xmax"] > west)
+            keep &= (column["ymin"] < north) & (column["ymax"] > south)
+            tables.append(table.filter(pa.array(keep)))
+        return *_unpack(pa.concat_tables(tables)), read
+
+    def all_pieces(self, batch: int, year: int) -> tuple[Pieces, npt.NDArray[np.int64]]:
+        """All pieces of a batch that hold in a year, and the row group of each: what planning needs."""
+        with _open(self.folder, _pieces_name(batch)) as file:
+            table = file.read()
+        table = table.filter(pa.array(np.isin(table["year"].to_numpy(), [EVERY_YEAR, year])))
+        pieces, _ = _unpack(table)
+        return pieces, np.searchsorted(self.row_groups.bounds, pieces.zone, side="right") - 1
+
+
+def write_batch(
+    folder: Folder,
+    number: int,
+    frame: gpd.GeoDataFrame,
+    pieces: Mapping[int, Pieces],
+    *,
+    first_zone: int,
+    first_piece: int,
+    size: int,
+) -> tuple[int, str]:
+    """Write one batch of zones with their pieces.
+
+    Parameters
+    ----------
+    frame : GeoDataFrame
+        Zones in final order, with the column `AREA`.
+    pieces : mapping of year to Pieces
+        `EVERY_YEAR` and the years with pieces of their own; `zone` counts in `frame`.
+    first_zone, first_piece : int
+        Numbers of the first ones in the whole stage.
+    size : int
+        Zones of a row group.
+
+    Returns
+    -------
+    (int, str)
+        Number of pieces written, and the hash of both files.
+    """
+    digest = hashlib.sha256()
+    attributes = frame.drop(columns=frame.geometry.name)
+    table = pa.Table.from_pandas(attributes, preserve_index=False).replace_schema_metadata(None)
+    table = table.cast(pa.schema([(f.name, _plain(f.type)) for f in table.schema]))
+    bbox, wkb = geoparquet.geometry_columns(pa.array(shapely.to_wkb(frame.geometry.to_numpy()), pa.binary()))
+    table = table.append_column("bbox", bbox).append_column("geometry", wkb)
+    kinds, bounds = geoparquet.extent([table]) if len(frame) else (set(), None)
+    meta = geoparquet.metadata(pyproj.CRS(frame.crs), kinds, bounds)
+    with folder.create(_zones_name(number)) as path:
+        with geoparquet.writer(path, table.schema, meta) as out:
+            for start in range(0, len(frame), size):
+                out.write_table(table.slice(start, size), row_group_size=size)
+        digest.update(path.read_bytes())
+
+    year = np.concatenate([np.full(len(p), y, np.int16) for y, p in pieces.items()])
+    joined = Pieces(
+        *(np.concatenate([getattr(p, name) for p in pieces.values()]) for name in Pieces.__slots__)
+    )
+    order = np.lexsort((joined.epsg, year, joined.zone))
+    joined, year = joined.take(order), year[order]
+    table = pa.table(
+        [
+            pa.array(np.arange(len(joined)) + first_piece),
+            pa.array(joined.zone + first_zone),
+            pa.array(joined.epsg),
+            pa.array(year),
+            *(pa.array(side) for side in shapely.bounds(joined.geometry).T),
+            pa.array(shapely.to_wkb(joined.geometry), pa.binary()),
+        ],
+        schema=PIECES,
+    )
+    starts = np.searchsorted(joined.zone, np.arange(0, len(frame) + size, size))
+    with folder.create(_pieces_name(number)) as path:
+        with geoparquet.writer(path, PIECES, {}) as out:
+            for start, stop in pairwise(starts):
+                # One row group for each of the zones', also where no piece is left of them.
+                out.write_table(table.slice(start, stop - start), row_group_size=max(1, int(stop - start)))
+        digest.update(path.read_bytes())
+    return len(joined), digest.hexdigest()
+
+
+def _unpack(table: pa.Table) -> tuple[Pieces, npt.NDArray[np.int64]]:
+    geometry = shapely.from_wkb(table["geometry"].to_numpy())
+    zone, epsg = table["zone"].to_numpy(), table["epsg"].to_numpy()
+    return Pieces(zone, epsg, np.asarray(geometry, dtype=object)), table["piece"].to_numpy()
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """Types that every Parquet reader knows; a column of nothing but nulls becomes text."""
+    if pa.types.is_null(kind) or pa.types.is_large_string(kind):
+        return pa.string()
+    return pa.binary() if pa.types.is_large_binary(kind) else kind
+
+
+def _zones_name(batch: int) -> str:
+    return f"zones-{batch:03d}.parquet"
+
+
+def _pieces_name(batch: int) -> str:
+    return f"pieces-{batch:03d}.parquet"
+
+
+@lru_cache(maxsize=128)
+def _footer(fs: Any, path: str) -> pq.FileMetaData:
+    """Footers are read once a process: every unit needs some row groups of the same few files."""
+    return pq.read_metadata(path, filesystem=fs)
+
+
+def _open(folder: Folder, name: str) -> pq.ParquetFile:
+    path, fs = folder.path(name), folder.filesystem
+    try:
+        return pq.ParquetFile(path, filesystem=fs, metadata=_footer(fs, path))
+    except FileNotFoundError:
+        raise InputError(
+            f"{folder.shown(name)} is not there: does every worker see the output folder?"
+        ) from None
+
+
+def _compressed(meta: pq.FileMetaData, group: int) -> int:
+    row_group = meta.row_group(group)
+    return sum(row_group.column(i).total_compressed_size for i in range(row_group.num_columns))

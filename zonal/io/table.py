@@ -1,0 +1,192 @@
+"""Parts and the final table: columns in their order, types, and the files' own metadata.
+
+Knows the columns of DESIGN's output section and how parts become one file or
+a dataset; gets finished numbers and never computes one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyproj
+
+from zonal.errors import InputError
+from zonal.io import geoparquet
+from zonal.io.folder import Folder
+
+SCHEMA_VERSION = 1
+"""Of the table's columns and metadata; goes up when a reader must know."""
+
+TABLE_ROW_GROUP = 50_000
+"""Zones of a row group of the one-file table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The statistic columns of a table.
+
+    Parameters
+    ----------
+    zone_id : str
+    bands, stats : tuple of str
+        ``{band}_{stat}``, all bands of one statistic after the other.
+    narrow : bool
+        float32 for mean, std, min and max (AEF), else float64 for all.
+    """
+
+    zone_id: str
+    bands: tuple[str, ...]
+    stats: tuple[str, ...]
+    narrow: bool
+
+    def type_of(self, stat: str) -> pa.DataType:
+        """Arrow type of a statistic's columns."""
+        return pa.float32() if self.narrow and stat not in ("sum", "count") else pa.float64()
+
+    @property
+    def added(self) -> list[str]:
+        """Names that zonal adds to a zone's attributes."""
+        own = ["year", "pixel_count", "valid_fraction", "tile_count"]
+        counts = [f"{band}_count" for band in self.bands]
+        stats = [f"{band}_{stat}" for stat in self.stats for band in self.bands]
+        return [*own, *counts, *stats, "bbox", "geometry"]
+
+    def check(self, attributes: Sequence[str], source: str) -> None:
+        """Raise InputError if an attribute has the name of an added column."""
+        taken = sorted({*attributes} & {*self.added} - {"geometry"})
+        if taken:
+            raise InputError(f"{source}: column {taken[0]!r} has the name of one that zonal adds; rename it")
+
+
+def part_table(
+    zones: pa.Table,
+    columns: Columns,
+    *,
+    year: int | None,
+    pixel_count: npt.NDArray[np.float64],
+    valid_fraction: npt.NDArray[np.float64],
+    tile_count: npt.NDArray[np.int32],
+    statistics: Mapping[str, npt.NDArray[np.float64]],
+    band_count: npt.NDArray[np.float64] | None,
+) -> pa.Table:
+    """Join attributes and statistics of some zones.
+
+    Parameters
+    ----------
+    zones : pyarrow.Table
+        Attributes, `bbox` and `geometry` (WKB), as staged.
+    pixel_count, valid_fraction, tile_count : ndarray[zone]
+        NaN becomes null.
+    statistics : mapping of name to float64 ndarray[zone, band]
+        NaN becomes null.
+    band_count : float64 ndarray[zone, band] or None
+        Given where bands may differ in nodata.
+    """
+    attributes = [name for name in zones.column_names if name not in (columns.zone_id, "bbox", "geometry")]
+    data: dict[str, Any] = {columns.zone_id: zones[columns.zone_id]}
+    data |= {name: zones[name] for name in attributes}
+    data["year"] = pa.array([year] * len(zones), pa.int32())
+    data["pixel_count"] = pa.array(pixel_count)
+    data["valid_fraction"] = _nullable(valid_fraction, pa.float64())
+    data["tile_count"] = pa.array(tile_count)
+    if band_count is not None and "count" not in columns.stats:
+        data |= {f"{band}_count": pa.array(band_count[:, b]) for b, band in enumerate(columns.bands)}
+    for stat in columns.stats:
+        kind = columns.type_of(stat)
+        for b, band in enumerate(columns.bands):
+            data[f"{band}_{stat}"] = _nullable(statistics[stat][:, b], kind)
+    data["bbox"], data["geometry"] = zones["bbox"], zones["geometry"]
+    return pa.table(data)
+
+
+def _nullable(values: npt.NDArray[np.float64], kind: pa.DataType) -> pa.Array:
+    return pa.array(np.ascontiguousarray(values).astype(kind.to_pandas_dtype()), kind, mask=np.isnan(values))
+
+
+def write_part(folder: Folder, name: str, table: pa.Table, crs: pyproj.CRS, about: Mapping[str, Any]) -> None:
+    """Write one part: a GeoParquet file of a single row group, atomically."""
+    meta = geoparquet.metadata(crs, *geoparquet.extent([table])) | _about(about)
+    with folder.create(name) as path, geoparquet.writer(path, table.schema, meta) as out:
+        out.write_table(table, row_group_size=max(1, len(table)))
+
+
+def merge_parts(
+    folder: Folder,
+    parts: Sequence[str],
+    target: Folder,
+    name: str,
+    crs: pyproj.CRS,
+    about: Mapping[str, Any],
+    columns: Columns,
+) -> None:
+    """Write parts as one GeoParquet file with larger row groups.
+
+    Columns ``{band}_count`` are left out where they say no more than
+    `pixel_count` in any row. Memory: one row group and one part.
+    """
+    counts = [f"{band}_count" for band in columns.bands if "count" not in columns.stats]
+    kinds: set[str] = set()
+    boxes = []
+    differ = False
+    for part in parts:
+        table = _read(folder, part)
+        found, bounds = geoparquet.extent([table.select(["bbox", "geometry"])])
+        kinds |= found
+        if bounds is not None:
+            boxes.append(bounds)
+        differ |= any(c in table.column_names and not table[c].equals(table["pixel_count"]) for c in counts)
+        schema = table.schema
+    if not differ:
+        schema = pa.schema([f for f in schema if f.name not in counts])
+    values = np.array(boxes).reshape(-1, 4)
+    whole = np.array([*values[:, :2].min(axis=0), *values[:, 2:].max(axis=0)]) if len(values) else None
+    meta = geoparquet.metadata(crs, kinds, whole) | _about(about)
+    with target.create(name) as path, geoparquet.writer(path, schema, meta) as out:
+        for table in _regrouped(
+            (_read(folder, part).select(schema.names) for part in parts), TABLE_ROW_GROUP
+        ):
+            out.write_table(table, row_group_size=TABLE_ROW_GROUP)
+
+
+def _regrouped(tables: Iterator[pa.Table], size: int) -> Iterator[pa.Table]:
+    """Rows in the same order, `size` at a time (the last ones fewer)."""
+    held: list[pa.Table] = []
+    rows = 0
+    for table in tables:
+        held.append(table)
+        rows += len(table)
+        while rows >= size:
+            joined = pa.concat_tables(held)
+            yield joined.slice(0, size).combine_chunks()
+            held, rows = [joined.slice(size)], rows - size
+    if rows:
+        yield pa.concat_tables(held).combine_chunks()
+
+
+def _read(folder: Folder, name: str) -> pa.Table:
+    with folder.filesystem.open(folder.path(name), "rb") as file:
+        return pq.read_table(file).replace_schema_metadata(None)
+
+
+def covered_zones(folder: Folder, parts: Sequence[str]) -> dict[str, int]:
+    """Count zones by fate: ``covered`` (any valid pixel), ``without_pixels``, ``outside_tiles``."""
+    covered = without = outside = 0
+    for part in parts:
+        with folder.filesystem.open(folder.path(part), "rb") as file:
+            table = pq.read_table(file, columns=["pixel_count", "tile_count"])
+        pixels, tiles = (table[c].to_numpy() for c in ("pixel_count", "tile_count"))
+        covered += int((pixels > 0).sum())
+        without += int(((pixels == 0) & (tiles > 0)).sum())
+        outside += int((tiles == 0).sum())
+    return {"covered": covered, "without_pixels": without, "outside_tiles": outside}
+
+
+def _about(about: Mapping[str, Any]) -> dict[bytes, bytes]:
+    return {b"zonal": json.dumps({"schema_version": SCHEMA_VERSION, **about}, sort_keys=True).encode()}

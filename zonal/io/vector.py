@@ -1,0 +1,102 @@
+"""Vector files and tile indexes as frames, from any store.
+
+Knows how to get a file here and which library opens it; knows nothing of what
+the rows mean. A file that cannot be read is one clear error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyogrio
+
+from zonal.errors import InputError
+from zonal.io.clients import scrub_urls
+from zonal.io.ranges import Blob, Stat
+
+BLOCK = 8 * 2**20
+"""Bytes of one request while a whole file is fetched."""
+
+PARQUET = (".parquet", ".geoparquet", ".pq")
+
+
+def read_zones(url: str, options: Mapping[str, Any] | None = None) -> tuple[gpd.GeoDataFrame, Stat]:
+    """Read polygons from GeoParquet or any vector format that GDAL opens, zipped or not.
+
+    Returns
+    -------
+    (GeoDataFrame, Stat)
+        The rows with all their columns, and the file's size and version.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or unreadable, or holds no geometry.
+    StoreError
+        If the store failed.
+    """
+    name = scrub_urls(url)
+    with _here(url, options) as (path, stat):
+        try:
+            if path.suffix.lower() in PARQUET:
+                frame = gpd.read_parquet(path)
+            else:
+                if path.suffix.lower() == ".zip" and not zipfile.is_zipfile(path):
+                    raise InputError(f"{name} is not a readable zip file; fetch it again?")
+                frame = pyogrio.read_dataframe(path)
+        except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
+            reason = str(error).replace(str(path), name).split("\n")[0].split(";")[0]
+            raise InputError(f"{name} cannot be read as zones: {reason}") from None
+        except (pa.ArrowException, ValueError, KeyError) as error:
+            raise InputError(f"{name} cannot be read as GeoParquet: {_first_line(error)}") from None
+    if not isinstance(frame, gpd.GeoDataFrame):
+        raise InputError(f"{name} has no geometry column; expected polygons")
+    return frame.rename_geometry("geometry") if frame.geometry.name != "geometry" else frame, stat
+
+
+def read_index(
+    url: str, columns: Sequence[str], options: Mapping[str, Any] | None = None
+) -> tuple[pd.DataFrame, Stat]:
+    """Read those of the columns that a tile index has (Parquet, GeoPackage or CSV), without geometry."""
+    name = scrub_urls(url)
+    with _here(url, options) as (path, stat):
+        try:
+            if path.suffix.lower() in PARQUET:
+                have = pq.read_schema(path).names
+                return pq.read_table(path, columns=[c for c in columns if c in have]).to_pandas(), stat
+            if path.suffix.lower() == ".csv":
+                return pd.read_csv(path, usecols=lambda column: column in columns), stat
+            return pyogrio.read_dataframe(path, columns=list(columns), read_geometry=False), stat
+        except (pyogrio.errors.DataSourceError, pa.ArrowException, ValueError, OSError) as error:
+            raise InputError(f"tile index {name} cannot be read: {_first_line(error)}") from None
+
+
+@contextlib.contextmanager
+def _here(url: str, options: Mapping[str, Any] | None) -> Iterator[tuple[Path, Stat]]:
+    """Give a local path to a file: itself where it is local, else a copy that goes away."""
+    blob = Blob(url, options)
+    stat = blob.stat()
+    if blob.local:
+        yield Path(blob.path), stat
+        return
+    with tempfile.TemporaryDirectory(prefix="zonal-") as scratch:
+        path = Path(scratch) / scrub_urls(url).rstrip("/").rsplit("/", 1)[-1]
+        with path.open("wb") as file:
+            for start in range(0, stat.size, BLOCK * 8):
+                stop = min(start + BLOCK * 8, stat.size)
+                ranges = [(at, min(BLOCK, stop - at)) for at in range(start, stop, BLOCK)]
+                file.writelines(blob.read(ranges))
+        yield path, stat
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).split("\n")[0]

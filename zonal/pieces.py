@@ -1,0 +1,254 @@
+"""Coordinate operations, and the pieces of zones that lie in one CRS each.
+
+Knows polygons and CRSs; knows neither rasters nor the columns of a zone. The
+operation between two CRSs is chosen once, by rule, and can be named.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyproj
+import shapely
+from pyproj.transformer import Transformer, TransformerGroup
+
+from zonal.errors import InputError
+
+Geometries = npt.NDArray[np.object_]
+Points = npt.NDArray[np.float64]
+
+CHORD = 0.1
+"""Metres by which an edge may leave its true course through all its reprojections together."""
+
+MOST_PARTS = 100_000
+"""An edge is never cut into more: a bound for hostile input, far above any real edge."""
+
+WGS84 = "EPSG:4326"
+EARTH_RADIUS = 6_378_137.0
+
+
+@lru_cache(maxsize=256)
+def operation(source: str, target: str) -> Transformer:
+    """Return the one coordinate operation used between two CRSs.
+
+    What pyproj picks by itself depends on the place and on the grids that
+    happen to be installed; a table must not. So: the most accurate operation
+    that needs no grid file, and among equals the one with the shortest
+    definition. Its `description` is recorded in the manifest.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # "best transformation needs grid ...": not wanted
+        group = TransformerGroup(source, target, always_xy=True)
+    free = [t for t in group.transformers if "grids=" not in t.definition]
+    if not free:
+        raise InputError(f"no coordinate operation without grid files leads from {source} to {target}")
+    return min(
+        free, key=lambda t: (t.accuracy if t.accuracy >= 0 else np.inf, len(t.definition), t.definition)
+    )
+
+
+def operation_name(source: str, target: str) -> str:
+    """Say which operation `operation` chose, as recorded in the manifest."""
+    chosen = operation(source, target)
+    return f"{chosen.description or chosen.name} [{chosen.definition}]"
+
+
+def metres_per_unit(crs: str) -> float:
+    """Length of one unit of a CRS in metres (a degree counts on the equator)."""
+    parsed = pyproj.CRS.from_user_input(crs)
+    factor = float(parsed.axis_info[0].unit_conversion_factor) or 1.0
+    return factor * EARTH_RADIUS if parsed.is_geographic else factor
+
+
+def reproject(geometries: Geometries, source: str, target: str, chord: float = CHORD / 2) -> Geometries:
+    """Project polygons, adding vertices where a straight edge would leave its course.
+
+    Parameters
+    ----------
+    geometries : object ndarray[k] of (multi)polygons in `source`
+    source, target : str
+        CRSs as pyproj takes them; x is east in both.
+    chord : float
+        Largest distance allowed between an edge's true image and its chord,
+        metres. The deviation at the midpoint is measured; for the smooth
+        curves that projections make of short edges it falls with the square
+        of the number of parts.
+    """
+    if source == target or not len(geometries):
+        return geometries
+    transformer = operation(source, target)
+    points, owner = shapely.get_coordinates(geometries, return_index=True)
+    projected = np.column_stack(transformer.transform(points[:, 0], points[:, 1]))
+    limit = chord / metres_per_unit(target)
+    steps = np.abs(np.diff(projected, axis=0)).max(axis=1)
+    # The midpoints of shorter edges need no look: over 200 m no map projection in use bends by 5 cm.
+    # A jump across the antimeridian is no bend (`unwrap` mends it); between two rings, the "edge" that
+    # is no edge does no harm: its polygon only gets a second look.
+    jump = 180.0 if pyproj.CRS(target).is_geographic else np.inf
+    long = (owner[1:] == owner[:-1]) & (steps > 200 / metres_per_unit(target)) & (steps < jump)
+    start, end = points[:-1][long], points[1:][long]
+    away = _bend(start, end, projected[:-1][long], projected[1:][long], transformer)
+    # Too far away for the projection: no ground of this CRS, so an empty piece.
+    lost = np.unique(owner[~np.isfinite(projected).all(axis=1)])
+    result: Geometries = shapely.set_coordinates(geometries.copy(), projected)
+    for polygon in np.setdiff1d(owner[1:][long][away > limit], lost):
+        result[polygon] = _densify(geometries[polygon], transformer, limit)
+    result[lost] = shapely.Polygon()
+    return result
+
+
+def _bend(
+    start: Points, end: Points, image_start: Points, image_end: Points, transformer: Transformer
+) -> npt.NDArray[np.float64]:
+    """Distance between the projected midpoint of each edge and the midpoint of its projection."""
+    middle = (start + end) / 2
+    true = np.column_stack(transformer.transform(middle[:, 0], middle[:, 1]))
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.hypot(*(true - (image_start + image_end) / 2).T))
+
+
+def _densify(geometry: shapely.Geometry, transformer: Transformer, limit: float) -> shapely.Geometry:
+    """Project one polygon with each edge cut into as many parts as its own bend asks for."""
+
+    def ring(line: shapely.Geometry) -> shapely.Geometry:
+        points = shapely.get_coordinates(line)
+        image = np.column_stack(transformer.transform(points[:, 0], points[:, 1]))
+        start, end = points[:-1], points[1:]
+        away = _bend(start, end, image[:-1], image[1:], transformer)
+        count = np.clip(np.ceil(np.sqrt(away / limit)), 1, MOST_PARTS).astype(np.int64)
+        edge = np.repeat(np.arange(len(count)), count)
+        step = np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count)
+        share = (step / count[edge])[:, None]
+        dense = np.vstack([start[edge] * (1 - share) + end[edge] * share, points[-1:]])
+        return shapely.linearrings(np.column_stack(transformer.transform(dense[:, 0], dense[:, 1])))
+
+    polygons = [
+        shapely.polygons(ring(p.exterior), [ring(hole) for hole in p.interiors] or None)
+        for p in shapely.get_parts(geometry)
+    ]
+    return polygons[0] if len(polygons) == 1 else shapely.multipolygons(polygons)
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """Zones' shares of UTM zones (or of a raster's one CRS), in that CRS; p pieces.
+
+    Parameters
+    ----------
+    zone : int64 ndarray[p]
+        Row of the zone.
+    epsg : int32 ndarray[p]
+        EPSG code of the piece's UTM zone; 0 for a raster with one CRS of its own.
+    geometry : object ndarray[p]
+        (Multi)polygons in the piece's CRS, never empty.
+    """
+
+    zone: npt.NDArray[np.int64]
+    epsg: npt.NDArray[np.int32]
+    geometry: Geometries
+
+    def __len__(self) -> int:
+        return len(self.zone)
+
+    def take(self, rows: npt.NDArray[Any]) -> Pieces:
+        """Return some pieces (indices or mask)."""
+        return Pieces(self.zone[rows], self.epsg[rows], self.geometry[rows])
+
+
+def one_crs_pieces(geometry: Geometries, source: str, target: str) -> Pieces:
+    """Project zones into the one CRS of a raster: a zone is one piece, uncut."""
+    projected = reproject(geometry, source, target)
+    kept = np.flatnonzero(~shapely.is_empty(projected))
+    return Pieces(kept, np.zeros(len(kept), np.int32), projected[kept])
+
+
+def polygonal(geometry: shapely.Geometry) -> shapely.Geometry:
+    """Return the polygons of any geometry, as one (multi)polygon."""
+    parts = shapely.get_parts(shapely.get_parts([geometry]))
+    areas = parts[np.isin(shapely.get_type_id(parts), [3, 6])]
+    return shapely.union_all(areas) if len(areas) else shapely.Polygon()
+
+
+def utm_pieces(lonlat: Geometries) -> Pieces:
+    """Cut zones at the borders of the 6 degree UTM strips and at the equator, and project each piece.
+
+    Parameters
+    ----------
+    lonlat : object ndarray[zone]
+        (Multi)polygons in degrees (WGS84), unwrapped; empty ones have no piece.
+
+    Returns
+    -------
+    Pieces
+        Ordered by zone, then EPSG.
+    """
+    zone, strip, south, cut = _strips(lonlat)
+    epsg = utm_epsg(strip, south)
+    order = np.lexsort((epsg, zone))
+    return project_to_utm(Pieces(zone[order], epsg[order], cut[order]))
+
+
+def project_to_utm(lonlat: Pieces) -> Pieces:
+    """Project pieces from longitude and latitude (WGS84) into the UTM zone that each names."""
+    result = lonlat.geometry.copy()
+    for code in np.unique(lonlat.epsg):
+        rows = lonlat.epsg == code
+        result[rows] = reproject(lonlat.geometry[rows], WGS84, f"EPSG:{code}")
+    return Pieces(lonlat.zone, lonlat.epsg, result)
+
+
+def unwrap(lonlat: Geometries) -> Geometries:
+    """Make polygons that cross the antimeridian whole, with longitudes beyond 180.
+
+    An edge over 180 degrees long is taken for one that crosses it.
+    """
+    bounds = shapely.bounds(lonlat)
+    wide = np.flatnonzero(bounds[:, 2] - bounds[:, 0] > 180)
+    if not len(wide):
+        return lonlat
+    points, owner = shapely.get_coordinates(lonlat[wide], return_index=True)
+    jumps = (owner[1:] == owner[:-1]) & (np.abs(np.diff(points[:, 0])) > 180)
+    crosses = np.unique(owner[1:][jumps])
+    moved = np.isin(owner, crosses) & (points[:, 0] < 0)
+    points[moved, 0] += 360
+    result = lonlat.copy()
+    result[wide] = shapely.set_coordinates(lonlat[wide].copy(), points)
+    return result
+
+
+def utm_epsg(strip: npt.NDArray[np.int64], south: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
+    """EPSG codes of WGS84 UTM zones: 32601 to 32660 north, 32701 to 32760 south; strip 0 begins at 180 W."""
+    return (np.where(south, 32701, 32601) + strip % 60).astype(np.int32)
+
+
+def _strips(
+    lonlat: Geometries,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.bool_], Geometries]:
+    """Cut polygons in degrees by strip and hemisphere: (zone row, strip, south, polygon)."""
+    rows = np.flatnonzero(~shapely.is_empty(lonlat))
+    bounds = shapely.bounds(lonlat[rows])
+    first = np.floor((bounds[:, 0] + 180) / 6).astype(np.int64)
+    # A zone whose eastern edge lies on a border has nothing beyond it.
+    last = np.maximum(np.ceil((bounds[:, 2] + 180) / 6).astype(np.int64) - 1, first)
+    both = (bounds[:, 1] < 0) & (bounds[:, 3] > 0)
+    whole = (first == last) & ~both
+    zone, strip = [rows[whole]], [first[whole]]
+    south, cut = [bounds[whole, 3] <= 0], [lonlat[rows[whole]]]
+    for at in np.flatnonzero(~whole):
+        polygon = lonlat[rows[at]]
+        for number in range(first[at], last[at] + 1):
+            for below in (False, True):
+                west = number * 6 - 180
+                box = shapely.box(west, -90 if below else 0, west + 6, 0 if below else 90)
+                share = polygonal(shapely.intersection(polygon, box))
+                if not share.is_empty:
+                    zone.append(rows[[at]])
+                    strip.append(np.array([number]))
+                    south.append(np.array([below]))
+                    cut.append(np.array([share], dtype=object))
+    return np.concatenate(zone), np.concatenate(strip), np.concatenate(south), np.concatenate(cut)

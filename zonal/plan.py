@@ -1,0 +1,336 @@
+"""The plan of a run: units of chunks, parts of zones, and what they cost.
+
+A pure value, made of staged zones, tiles and settings alone, so it is the same
+on any cluster. Knows no file and no task; it prints itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+
+from zonal.grid import Grid
+from zonal.pieces import Pieces
+from zonal.tiles import Tile
+
+Ints = npt.NDArray[np.int64]
+
+HAIR = 1e-9
+"""Pixels by which a chunk is shrunk when asked whether a zone touches it: less than that weighs nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowGroups:
+    """The runs of zones that are staged, and read, together; g row groups.
+
+    Parameters
+    ----------
+    bounds : int64 ndarray[g + 1]
+        Row group i holds zones ``bounds[i]`` to ``bounds[i + 1]``.
+    batch : int64 ndarray[g]
+        Number of the staged file (one for each state) that holds it.
+    """
+
+    bounds: Ints
+    batch: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Touches:
+    """Which row groups have a piece on which chunks; unique, sorted (tile, chunk, row group)."""
+
+    tile: Ints
+    chunk: Ints
+    row_group: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One task: chunks of one tile, the row groups whose pieces they reduce, the parts they serve."""
+
+    number: int
+    tile: int
+    chunks: tuple[int, ...]
+    row_groups: tuple[int, ...]
+    parts: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Zones start..stop (row groups first..last of one batch), finished and written together."""
+
+    number: int
+    batch: int
+    row_groups: tuple[int, int]
+    zones: tuple[int, int]
+    units: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run does: `units` make moments, `parts` gather them and finish zones.
+
+    Parameters
+    ----------
+    tiles : tuple of Tile
+        Those that a piece touches, ordered by (EPSG, path).
+    units, parts : tuples
+        Their `number` is their place.
+    row_groups : RowGroups
+        Of the staged zones.
+    """
+
+    tiles: tuple[Tile, ...]
+    units: tuple[Unit, ...]
+    parts: tuple[Part, ...]
+    row_groups: RowGroups
+
+    @property
+    def zones(self) -> int:
+        """Zones to summarise."""
+        return int(self.row_groups.bounds[-1])
+
+    @property
+    def chunks(self) -> int:
+        """Chunks to fetch."""
+        return sum(len(unit.chunks) for unit in self.units)
+
+    @property
+    def chunks_of_whole_files(self) -> int:
+        """Chunks that the tiles hold in all."""
+        return sum(tile.grid.chunk_count for tile in self.tiles)
+
+
+def touches(pieces: Pieces, row_group: Ints, tiles: Sequence[Tile]) -> Touches:
+    """Find the chunks that each piece touches.
+
+    Parameters
+    ----------
+    pieces : Pieces
+    row_group : int64 ndarray[p]
+        Row group of each piece.
+    tiles : sequence of Tile
+        With the ground they own; `Touches.tile` counts in this order.
+    """
+    found = [np.zeros((0, 3), np.int64)]
+    bounds = shapely.bounds(pieces.geometry)
+    for number, tile in enumerate(tiles):
+        west, south, east, north = tile.grid.bounds
+        rows = np.flatnonzero(
+            (pieces.epsg == tile.epsg)
+            & (bounds[:, 0] < east)
+            & (bounds[:, 2] > west)
+            & (bounds[:, 1] < north)
+            & (bounds[:, 3] > south)
+        )
+        geometry, boxes = pieces.geometry[rows], bounds[rows]
+        if tile.ground is not None:
+            geometry = shapely.intersection(geometry, tile.owned)
+            boxes = shapely.bounds(geometry)
+            real = shapely.area(geometry) > 0
+            rows, geometry, boxes = rows[real], geometry[real], boxes[real]
+        at, chunk = _chunks(geometry, boxes, tile.grid)
+        columns = [np.full(len(at), number), chunk, row_group[rows[at]]]
+        found.append(np.unique(np.stack(columns, axis=1), axis=0))
+    joined = np.concatenate(found)
+    return Touches(*joined.T)
+
+
+def join(parts: Iterable[Touches]) -> Touches:
+    """Touches of several batches as one."""
+    rows = [np.stack([t.tile, t.chunk, t.row_group], axis=1) for t in parts]
+    return Touches(*np.unique(np.concatenate([np.zeros((0, 3), np.int64), *rows]), axis=0).T)
+
+
+def _chunks(
+    geometry: npt.NDArray[np.object_], boxes: npt.NDArray[np.float64], grid: Grid
+) -> tuple[Ints, Ints]:
+    """Pairs (row of `geometry`, chunk) that touch."""
+    across = (boxes[:, [0, 2]] - grid.x0) / (grid.dx * grid.chunk_width)
+    down = np.sort((boxes[:, [1, 3]] - grid.y0) / (grid.dy * grid.chunk_height), axis=1)
+    first_column, last_column = _cells(across, grid.chunk_columns)
+    first_row, last_row = _cells(down, grid.chunk_rows)
+    wide, high = last_column - first_column + 1, last_row - first_row + 1
+    count = wide * high
+    at = np.repeat(np.arange(len(boxes)), count)
+    within = np.arange(len(at)) - np.repeat(np.cumsum(count) - count, count)
+    row = first_row[at] + within // wide[at]
+    column = first_column[at] + within % wide[at]
+    # A box that spans several chunks says little of the polygon inside: ask the polygon.
+    ask = np.flatnonzero(count[at] > 1)
+    hair = HAIR * grid.dx
+    west = grid.x0 + column[ask] * grid.chunk_width * grid.dx
+    edge = grid.y0 + row[ask] * grid.chunk_height * grid.dy
+    far = edge + grid.chunk_height * grid.dy
+    cells = shapely.box(
+        west + hair,
+        np.minimum(edge, far) + hair,
+        west + grid.chunk_width * grid.dx - hair,
+        np.maximum(edge, far) - hair,
+    )
+    touched = np.ones(len(at), bool)
+    touched[ask] = shapely.intersects(geometry[at[ask]], cells)
+    return at[touched], (row * grid.chunk_columns + column)[touched]
+
+
+def _cells(span: npt.NDArray[np.float64], count: int) -> tuple[Ints, Ints]:
+    """First and last cell of each (low, high), in units of cells, clipped to 0..count-1."""
+    first = np.clip(np.floor(span[:, 0]), 0, count - 1).astype(np.int64)
+    last = np.clip(np.ceil(span[:, 1]) - 1, 0, count - 1).astype(np.int64)
+    return first, np.maximum(first, last)
+
+
+def make(
+    row_groups: RowGroups,
+    touched: Touches,
+    tiles: Sequence[Tile],
+    *,
+    part_zones: int,
+    part_chunks: int,
+    unit_chunks: int,
+) -> Plan:
+    """Make the plan.
+
+    Parameters
+    ----------
+    row_groups : RowGroups
+    touched : Touches
+        `tile` counts in `tiles`.
+    tiles : sequence of Tile
+        Ordered by (EPSG, path); those that nothing touches are left out.
+    part_zones, part_chunks : int
+        Caps of a part; a single row group may exceed them.
+    unit_chunks : int
+        Chunks of a unit.
+    """
+    used, tile = np.unique(touched.tile, return_inverse=True)
+    key, of_chunk = np.unique(np.stack([tile, touched.chunk], axis=1), axis=0, return_inverse=True)
+    first_row, last_row = _part_bounds(row_groups, of_chunk, touched.row_group, part_zones, part_chunks)
+    part_of = np.repeat(np.arange(len(first_row)), last_row - first_row)
+    part = part_of[touched.row_group] if len(part_of) else touched.row_group
+    first_part = np.full(len(key), len(first_row), np.int64)
+    np.minimum.at(first_part, of_chunk, part)
+
+    # Chunks of a tile in the order in which parts need them, so that parts finish early.
+    order = np.lexsort((key[:, 1], first_part, key[:, 0]))
+    begins = np.searchsorted(key[order, 0], np.arange(len(used)))
+    place = np.arange(len(order)) - begins[key[order, 0]]
+    starts = np.flatnonzero(place % unit_chunks == 0)
+    unit_of = np.empty(len(key), np.int64)
+    unit_of[order] = np.searchsorted(starts, np.arange(len(order)), side="right") - 1
+    groups_of = _grouped(unit_of[of_chunk], touched.row_group, len(starts))
+    parts_of = _grouped(unit_of[of_chunk], part, len(starts))
+    units_of = _grouped(part, unit_of[of_chunk], len(first_row))
+    units = tuple(
+        Unit(
+            number=number,
+            tile=int(key[chunks[0], 0]),
+            chunks=tuple(key[chunks, 1].tolist()),
+            row_groups=groups_of[number],
+            parts=parts_of[number],
+        )
+        for number, chunks in enumerate(np.split(order, starts[1:]) if len(order) else [])
+    )
+    parts = tuple(
+        Part(
+            number=number,
+            batch=int(row_groups.batch[first]),
+            row_groups=(int(first), int(last)),
+            zones=(int(row_groups.bounds[first]), int(row_groups.bounds[last])),
+            units=units_of[number],
+        )
+        for number, (first, last) in enumerate(zip(first_row, last_row, strict=True))
+    )
+    return Plan(tuple(tiles[t] for t in used), units, parts, row_groups)
+
+
+def _part_bounds(
+    row_groups: RowGroups, chunk: Ints, row_group: Ints, part_zones: int, part_chunks: int
+) -> tuple[Ints, Ints]:
+    """First and one-past-last row group of each part."""
+    chunks_of = _grouped(row_group, chunk, len(row_groups.batch))
+    starts: list[int] = []
+    seen: set[int] = set()
+    for group, batch in enumerate(row_groups.batch):
+        if starts:
+            zones = row_groups.bounds[group + 1] - row_groups.bounds[starts[-1]]
+            more = seen.union(chunks_of[group])
+            if batch == row_groups.batch[starts[-1]] and zones <= part_zones and len(more) <= part_chunks:
+                seen = more
+                continue
+        starts.append(group)
+        seen = set(chunks_of[group])
+    return np.array(starts, np.int64), np.array([*starts[1:], len(row_groups.batch)][: len(starts)], np.int64)
+
+
+def _grouped(key: Ints, value: Ints, count: int) -> list[tuple[int, ...]]:
+    """For each key 0..count, its distinct values in ascending order."""
+    pairs = np.unique(np.stack([key, value], axis=1), axis=0)
+    cuts = np.searchsorted(pairs[:, 0], np.arange(1, count))
+    return [tuple(values.tolist()) for values in np.split(pairs[:, 1], cuts)] if count else []
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What a plan costs, in words that a person can weigh; ``str()`` is what `zonal plan` prints.
+
+    Parameters
+    ----------
+    zones_read, zones : int
+        Zones in the files, and zones to summarise.
+    dropped : dict of str to int
+        Zones left out, by reason.
+    tiles, chunks, units, parts : int
+    bytes_to_fetch, bytes_of_whole_files : int or None
+        None where neither the catalog nor headers tell.
+    exact : bool
+        Whether the bytes are from the files' headers rather than an estimate.
+    memory : int
+        Bytes of decoded and compressed chunks that a worker thread holds at most.
+    """
+
+    zones_read: int
+    zones: int
+    dropped: dict[str, int]
+    tiles: int
+    chunks: int
+    units: int
+    parts: int
+    bytes_to_fetch: int | None
+    bytes_of_whole_files: int | None
+    exact: bool
+    memory: int
+
+    def __str__(self) -> str:
+        about = "" if self.exact else "about "
+        lines = [("zones in the files", f"{self.zones_read:,}")]
+        lines += [(f"  dropped, {reason}", f"{count:,}") for reason, count in self.dropped.items()]
+        lines += [
+            ("zones to summarise", f"{self.zones:,}"),
+            ("tiles", f"{self.tiles:,}"),
+            ("chunks", f"{self.chunks:,}"),
+        ]
+        if self.bytes_to_fetch is not None:
+            lines.append(("to fetch", about + human(self.bytes_to_fetch)))
+        if self.bytes_of_whole_files is not None:
+            lines.append(("whole files", about + human(self.bytes_of_whole_files)))
+        lines += [
+            ("units", f"{self.units:,}"),
+            ("parts", f"{self.parts:,}"),
+            ("memory a worker thread", f"about {human(self.memory)}"),
+        ]
+        wide = max(len(name) for name, _ in lines)
+        return "\n".join(f"{name:<{wide}}  {value:>14}" for name, value in lines)
+
+
+def human(size: float) -> str:
+    """Bytes in decimal units: 38.5 MB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

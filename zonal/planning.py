@@ -1,0 +1,82 @@
+"""Planning a year on the driver: staged zones, tiles and their headers -> plan and costs.
+
+Composes inputs, stage and plan; reads headers where asked, and never a pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from zonal import plan
+from zonal.inputs import RasterInput
+from zonal.io.ranges import Stat
+from zonal.io.raster import Raster
+from zonal.io.stage import Stage
+from zonal.plan import Costs, Plan
+from zonal.settings import Settings
+from zonal.tiles import Tile
+
+Opened = tuple[Tile, Stat, Raster]
+"""A tile with its file's own grid, the file's size and version, and the file."""
+
+
+def plan_year(
+    settings: Settings, raster: RasterInput, staged: Stage, year: int | None, *, headers: bool
+) -> tuple[Plan, list[Opened]]:
+    """Plan a year; with `headers`, on the files' own grids, which are returned with their sizes."""
+    boxes = np.array(staged.report["boxes"], float).reshape(-1, 4)
+    tiles = raster.near(year, boxes)
+    if not tiles:
+        return _make(settings, staged, year, tiles), []
+    made = _make(settings, staged, year, tiles)
+    if not headers:
+        return made, []
+    opened = raster.open_all(made.tiles)
+    own_grids = [tile for tile, _, _ in opened]
+    if own_grids != list(made.tiles):  # other chunks or another row direction than the catalog says
+        made = _make(settings, staged, year, own_grids)
+    return made, opened
+
+
+def _make(settings: Settings, staged: Stage, year: int | None, tiles: Sequence[Tile]) -> Plan:
+    touched = [
+        plan.touches(*staged.all_pieces(batch, year or 0), tiles) for batch in range(len(staged.batches))
+    ]
+    return plan.make(
+        staged.row_groups,
+        plan.join(touched),
+        tiles,
+        part_zones=settings.part_zones,
+        part_chunks=settings.part_chunks,
+        unit_chunks=settings.unit_chunks,
+    )
+
+
+def costs(raster: RasterInput, staged: Stage, made: Plan, opened: Sequence[Opened]) -> Costs:
+    """Weigh a plan: exact bytes with `opened`, else from the catalog's bytes a chunk."""
+    source = raster.source
+    guess = source.chunk_bytes if source else None
+    fetch = None if guess is None else guess * made.chunks
+    whole = None if guess is None else guess * made.chunks_of_whole_files
+    if opened:
+        rasters = [file for _, _, file in opened]
+        fetch = sum(rasters[unit.tile].chunk_bytes(chunk) for unit in made.units for chunk in unit.chunks)
+        whole = sum(stat.size for _, stat, _ in opened)
+    itemsize = 1 if raster.reader.rule == "aef" else 8
+    pixels = max((t.grid.chunk_width * t.grid.chunk_height for t in made.tiles), default=0)
+    decoded = pixels * len(raster.reader.bands) * itemsize
+    return Costs(
+        zones_read=staged.report["read"],
+        zones=made.zones,
+        dropped={k: v for k, v in staged.report["dropped"].items() if v},
+        tiles=len(made.tiles),
+        chunks=made.chunks,
+        units=len(made.units),
+        parts=len(made.parts),
+        bytes_to_fetch=fetch,
+        bytes_of_whole_files=whole,
+        exact=bool(opened),
+        memory=2 * (decoded + (guess or decoded)),
+    )

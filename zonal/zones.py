@@ -1,0 +1,176 @@
+"""Zones as frames: checks, filters, repair and order in space.
+
+Frames in, frames out: knows polygons and columns, no file and no raster.
+Every row that is dropped is counted under a reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import geopandas as gpd
+import numpy as np
+import numpy.typing as npt
+import shapely
+
+from zonal.errors import InputError
+from zonal.grid import Bounds
+from zonal.pieces import WGS84, polygonal, reproject
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which zones of a source are wanted.
+
+    Parameters
+    ----------
+    bbox : (west, south, east, north) or None
+        Degrees; whole zones that intersect it are kept.
+    county : tuple of str
+        3- or 5-digit county FIPS codes, matched against the end of state + county.
+    max_land_km2 : float or None
+        Largest land area kept, km2.
+    keep_water : bool
+        Whether zones without land stay.
+    """
+
+    bbox: Bounds | None = None
+    county: tuple[str, ...] = ()
+    max_land_km2: float | None = None
+    keep_water: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Names of the columns that filters need; None where a source has no such column."""
+
+    zone_id: str
+    land_area: str | None = None
+    state: str | None = None
+    county: str | None = None
+
+
+def check(frame: gpd.GeoDataFrame, columns: Columns, source: str) -> None:
+    """Raise InputError unless `frame` has a CRS, unique ids and polygons only."""
+    if frame.crs is None:
+        raise InputError(f"{source}: the zones have no CRS; set one in the file (e.g. with ogr2ogr -a_srs)")
+    if columns.zone_id not in frame.columns:
+        have = ", ".join(map(str, frame.columns[:12]))
+        raise InputError(f"{source}: no column {columns.zone_id!r} for the zone id; it has {have}")
+    ids = frame[columns.zone_id]
+    if ids.isna().any():
+        raise InputError(f"{source}: {int(ids.isna().sum())} zones have no {columns.zone_id}")
+    twice = ids[ids.duplicated()]
+    if len(twice):
+        raise InputError(
+            f"{source}: {len(twice)} ids in {columns.zone_id} occur more than once, e.g. {twice.iloc[0]!r}"
+        )
+    kinds = shapely.get_type_id(frame.geometry.to_numpy())
+    wrong = ~np.isin(kinds, [-1, 3, 6, 7])  # missing, Polygon, MultiPolygon, GeometryCollection
+    if wrong.any():
+        first = frame.geometry.iloc[int(np.argmax(wrong))].geom_type
+        raise InputError(f"{source}: {int(wrong.sum())} zones are not polygons (the first is a {first})")
+
+
+def select(
+    frame: gpd.GeoDataFrame, filters: Filters, columns: Columns, source: str
+) -> tuple[gpd.GeoDataFrame, dict[str, int]]:
+    """Keep the zones that the filters want.
+
+    Returns
+    -------
+    (GeoDataFrame, dict of str to int)
+        The zones kept, in their old order, and the number dropped by reason;
+        a zone is counted under the first reason that drops it.
+    """
+    reasons: list[tuple[str, Callable[[], npt.NDArray[np.bool_]]]] = []
+    if filters.county:
+        reasons.append(
+            ("outside the counties", lambda: ~_in_counties(frame, filters.county, columns, source))
+        )
+    if filters.bbox is not None:
+        reasons.append(("outside the bbox", lambda: ~_in_bbox(frame, filters.bbox)))
+    land = columns.land_area
+    if land is not None and land in frame.columns:
+        if not filters.keep_water:
+            reasons.append(("all water", lambda: (frame[land] == 0).to_numpy(bool)))
+        if (limit := filters.max_land_km2) is not None:
+            reasons.append((f"over {limit:g} km2", lambda: (frame[land] > limit * 1e6).to_numpy(bool)))
+    elif filters.max_land_km2 is not None:
+        raise InputError(f"{source}: max_land_km2 needs a column of land area (ALAND20 or ALAND, m2)")
+    keep = np.ones(len(frame), bool)
+    dropped = {}
+    for reason, test in reasons:
+        out = keep & test()
+        dropped[reason] = int(out.sum())
+        keep &= ~out
+    return frame[keep], dropped
+
+
+def _in_counties(
+    frame: gpd.GeoDataFrame, codes: Sequence[str], columns: Columns, source: str
+) -> npt.NDArray[np.bool_]:
+    if columns.county is None or columns.county not in frame.columns:
+        raise InputError(f"{source}: no column of county codes, which --county needs")
+    county = frame[columns.county].astype(str)
+    keep = county.isin([code for code in codes if len(code) == 3])
+    long = [code for code in codes if len(code) == 5]
+    if long:
+        if columns.state is None or columns.state not in frame.columns:
+            raise InputError(f"{source}: no column of state codes, which a 5-digit --county needs")
+        keep |= (frame[columns.state].astype(str) + county).isin(long)
+    return np.asarray(keep, bool)
+
+
+def _in_bbox(frame: gpd.GeoDataFrame, bbox: Bounds | None) -> npt.NDArray[np.bool_]:
+    assert bbox is not None
+    box = shapely.box(*bbox)
+    if not frame.crs.is_geographic:
+        # Densified to about 1 km, so that the box keeps its curved sides in the zones' CRS.
+        box = reproject(np.array([shapely.segmentize(box, 0.01)]), WGS84, frame.crs.to_wkt())[0]
+    shapely.prepare(box)
+    return np.asarray(shapely.intersects(box, frame.geometry.to_numpy()))
+
+
+def repair(frame: gpd.GeoDataFrame, source: str) -> tuple[gpd.GeoDataFrame, dict[str, int]]:
+    """Make every geometry a valid, two-dimensional (multi)polygon, or empty.
+
+    Returns
+    -------
+    (GeoDataFrame, dict of str to int)
+        The same rows, and how many were ``repaired`` (shapely.make_valid,
+        polygonal part) and are ``empty`` (missing, or nothing polygonal left).
+    """
+    old = frame.geometry.to_numpy()
+    new = shapely.force_2d(np.where(shapely.is_missing(old), shapely.Polygon(), old))
+    bounds = shapely.bounds(new)
+    broken = ~shapely.is_empty(new) & ~np.isfinite(bounds).all(axis=1)
+    if not broken.any():
+        points, index = shapely.get_coordinates(new, return_index=True)
+        broken[np.unique(index[~np.isfinite(points).all(axis=1)])] = True
+    if broken.any():
+        raise InputError(f"{source}: {int(broken.sum())} zones have coordinates that are not finite numbers")
+    bad = ~shapely.is_valid(new) | (shapely.get_type_id(new) == 7)
+    new[bad] = [polygonal(g) for g in shapely.make_valid(new[bad])]
+    empty = shapely.is_empty(new)
+    new[empty] = shapely.Polygon()
+    counts = {"repaired": int((bad & ~empty).sum()), "empty": int(empty.sum())}
+    return frame.set_geometry(gpd.GeoSeries(new, index=frame.index, crs=frame.crs)), counts
+
+
+def in_space(frame: gpd.GeoDataFrame, zone_id: str) -> gpd.GeoDataFrame:
+    """Sort zones along a Hilbert curve over their own extent (ties by id), empty ones last."""
+    if not len(frame):
+        return frame
+    centre = shapely.bounds(frame.geometry.to_numpy())
+    extent = np.array([*np.nanmin(centre[:, :2], axis=0), *np.nanmax(centre[:, 2:], axis=0)])
+    empty = frame.geometry.is_empty.to_numpy()
+    points = gpd.GeoSeries(
+        shapely.points((centre[:, 0] + centre[:, 2]) / 2, (centre[:, 1] + centre[:, 3]) / 2), crs=frame.crs
+    )
+    distance = np.zeros(len(frame), np.int64)
+    if not empty.all():
+        distance[~empty] = points[~empty].hilbert_distance(total_bounds=tuple(extent))
+    order = np.lexsort((frame[zone_id].astype(str).to_numpy(), distance, empty))
+    return frame.iloc[order].reset_index(drop=True)

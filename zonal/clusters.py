@@ -1,0 +1,155 @@
+"""Where tasks run: workers of this machine, a cluster at an address, or this process.
+
+Knows Dask clients; knows nothing of the tasks. All give `Runner`, and all give
+the same values.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from zonal.errors import InputError, StoreError
+
+
+class Runner(Protocol):
+    """Runs a graph and yields (key, value) as values come in."""
+
+    @property
+    def described(self) -> str:
+        """Where the tasks run, for the screen."""
+
+    def run(self, graph: dict[Any, Any], keys: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+        """Run the tasks; raise a task's own error."""
+
+    def everywhere(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+        """Call a function once on every worker: its name -> value."""
+
+
+@dataclass(frozen=True)
+class Threads:
+    """Threads of this very process (Dask's threaded scheduler), for notebooks and small jobs."""
+
+    threads: int
+
+    @property
+    def described(self) -> str:
+        """Where the tasks run."""
+        return f"{self.threads} threads of this process"
+
+    def run(self, graph: dict[Any, Any], keys: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+        """Run all, then yield all."""
+        import dask.threaded
+
+        values = dask.threaded.get(graph, list(keys), num_workers=self.threads)
+        yield from zip(keys, values, strict=True)
+
+    def everywhere(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+        """Call it here."""
+        return {"this process": function(*arguments)}
+
+
+@dataclass(frozen=True)
+class Distributed:
+    """A Dask client, wherever its workers are."""
+
+    client: Any
+
+    @property
+    def described(self) -> str:
+        """Workers, threads and the dashboard's address."""
+        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
+        threads = sum(worker["nthreads"] for worker in workers)
+        return f"{len(workers)} workers, {threads} threads, dashboard {self.client.dashboard_link}"
+
+    def run(self, graph: dict[Any, Any], keys: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+        """Yield each value as soon as it is there."""
+        from distributed import as_completed
+        from distributed.scheduler import KilledWorker
+
+        futures = self.client.get(graph, list(keys), sync=False)
+        names = dict(zip((future.key for future in futures), keys, strict=True))
+        try:
+            for future, value in as_completed(futures, with_results=True, loop=self.client.loop):
+                yield names[future.key], value
+        except KilledWorker as error:
+            raise StoreError(f"a task ended its worker again and again: {error}") from error
+        finally:
+            self.client.cancel(futures)
+
+    def everywhere(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+        """Call it on each worker."""
+        found: dict[str, Any] = self.client.run(function, *arguments)
+        return found
+
+
+def default_workers(workers: int | None, threads: int | None) -> tuple[int, int]:
+    """Choose processes, and threads a process, where the settings leave them open: four threads share one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if workers is None:
+        workers = max(1, cores // (threads or min(cores, 4)))
+    return workers, threads or max(1, cores // workers)
+
+
+@contextlib.contextmanager
+def connect(address: str, workers: int | None, threads: int | None) -> Iterator[Runner]:
+    """Start workers on this machine, or find a scheduler at an address.
+
+    Parameters
+    ----------
+    address : str
+        ``local``, ``tcp://host:port`` or ``tls://host:port``.
+    workers, threads : int or None
+        Processes and threads a process, for ``local``.
+
+    Raises
+    ------
+    InputError
+        If no scheduler answers, or it has no workers.
+    """
+    from distributed import Client, LocalCluster
+
+    if address != "local":
+        try:
+            client = Client(address, timeout="20s", set_as_default=False)
+        except (OSError, TimeoutError, ValueError) as error:
+            raise InputError(f"no Dask scheduler answers at {address}: {_first_line(error)}") from None
+        with client:
+            try:
+                client.wait_for_workers(1, timeout=60)
+            except TimeoutError:
+                raise InputError(f"the scheduler at {address} has no workers") from None
+            yield Distributed(client)
+        return
+    processes, per_process = default_workers(workers, threads)
+    with (
+        LocalCluster(
+            n_workers=processes,
+            threads_per_worker=per_process,
+            processes=True,
+            host="127.0.0.1",
+            # Loopback only, on a free port: two runs on one machine do not meet.
+            dashboard_address="127.0.0.1:0",
+            silence_logs=logging.ERROR,
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield Distributed(client)
+
+
+def active() -> Runner | None:
+    """Return the Dask client that this process already has, if any."""
+    try:
+        from distributed import get_client
+
+        return Distributed(get_client())
+    except ValueError:
+        return None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).split("\n")[0]

@@ -1,0 +1,441 @@
+"""One run from start to manifest: stage, plan, submit, gather, publish.
+
+Knows the order of things and what is worth telling; leaves numbers, bytes and
+clusters to those that know them. Whatever fails leaves nothing published.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+import geopandas as gpd
+
+from zonal.catalog import Catalog
+from zonal.clusters import Runner, connect
+from zonal.errors import InputError, UsageError
+from zonal.fingerprint import digest, fingerprint
+from zonal.graph import wire
+from zonal.inputs import RasterInput, ZoneInput, raster_input, zone_input
+from zonal.io.folder import Folder
+from zonal.io.ranges import Blob
+from zonal.io.stage import STAGE, Stage
+from zonal.io.table import Columns, covered_zones
+from zonal.output import DATASET, TABLE, WORK, Output
+from zonal.plan import Costs, Plan
+from zonal.planning import Opened, costs, plan_year
+from zonal.settings import Settings
+from zonal.staging import stage, stage_key
+from zonal.work import Job, PartReport, UnitReport, part_name
+from zonal.zones import Filters
+
+VERSIONS = ("numpy", "pyarrow", "shapely", "pyproj", "numba", "dask", "imagecodecs", "rasterio", "geopandas")
+"""Libraries whose versions the manifest records."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something to show: a `kind` (info, warning, progress), a sentence, and its figures."""
+
+    kind: str
+    message: str
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+Notify = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run.
+
+    Parameters
+    ----------
+    output : str
+        Its folder.
+    table : str
+        Path or URL of the table: a file, or the folder of a dataset.
+    manifest : dict
+        As written to manifest.json.
+    fresh : bool
+        False where the output was already complete and nothing was done.
+    """
+
+    output: str
+    table: str
+    manifest: dict[str, Any] = field(repr=False)
+    fresh: bool
+
+
+def _quiet(_: Event) -> None:
+    """Show nothing."""
+
+
+def run(
+    settings: Settings,
+    *,
+    fresh: bool = False,
+    notify: Notify = _quiet,
+    runner: Runner | None = None,
+    frame: gpd.GeoDataFrame | None = None,
+) -> list[Result]:
+    """Run a workflow.
+
+    Parameters
+    ----------
+    settings : Settings
+    fresh : bool
+        Replace what the output holds, instead of resuming it or refusing.
+    notify : callable
+        Told of every `Event`.
+    runner : Runner, optional
+        Where tasks run, in place of what `settings.cluster` says.
+    frame : GeoDataFrame, optional
+        Zones, in place of `settings.zones`.
+
+    Returns
+    -------
+    list of Result
+        One for each year.
+
+    Raises
+    ------
+    ZonalError
+        One of its kinds, with the exit code of the command line.
+    """
+    inputs = _Inputs.of(settings, frame)
+    years = inputs.years
+    base = settings.output or default_output(settings)
+
+    def folder(url: str) -> Folder:
+        return Folder(url, inputs.catalog.storage_options(url))
+
+    outputs = {year: Output(folder(base if len(years) == 1 else f"{base}-{year}")) for year in years}
+    key = inputs.stage_key()
+    if not fresh:
+        done = [inputs.complete(year, output, key) for year, output in outputs.items()]
+        if all(done):
+            return [result for result in done if result is not None]
+    results = []
+    with ExitStack() as stack:
+        # The years share one stage: beside their outputs, or inside the only one.
+        home = outputs[years[0]]
+        if len(years) > 1:
+            home = Output(folder(f"{base}-stage"))
+        for output in {id(o): o for o in (home, *outputs.values())}.values():
+            stack.enter_context(output.locked(fresh=fresh))
+        started = time.perf_counter()
+        staged = inputs.stage(home.folder.sub(WORK).sub(f"stage-{key[:16]}"), key, notify)
+        _tell_zones(staged, notify)
+        seconds = {"staging": time.perf_counter() - started}
+        for year, output in outputs.items():
+            one = _Run(inputs, year, output, staged, notify, dict(seconds))
+            result = one.prepare(fresh=fresh)
+            if result is None:
+                if runner is None:
+                    runner = stack.enter_context(
+                        connect(settings.cluster, settings.workers, settings.threads)
+                    )
+                    notify(Event("info", runner.described))
+                result = one.execute(runner, fresh=fresh)
+            results.append(result)
+    return results
+
+
+def plan(
+    settings: Settings,
+    *,
+    headers: bool = False,
+    notify: Notify = _quiet,
+    frame: gpd.GeoDataFrame | None = None,
+) -> dict[int | None, Costs]:
+    """Plan a workflow without reading a pixel.
+
+    Parameters
+    ----------
+    settings : Settings
+    headers : bool
+        Read the tiles' headers, for exact bytes.
+    notify, frame
+        As for `run`.
+
+    Returns
+    -------
+    dict of year to Costs
+    """
+    inputs = _Inputs.of(settings, frame)
+    found: dict[int | None, Costs] = {}
+    with tempfile.TemporaryDirectory(prefix="zonal-plan-") as scratch:
+        staged = inputs.stage(Folder(scratch), inputs.stage_key(), notify)
+        for year in inputs.years:
+            made, opened = plan_year(settings, inputs.raster, staged, year, headers=headers)
+            found[year] = costs(inputs.raster, staged, made, opened)
+    return found
+
+
+def default_output(settings: Settings) -> str:
+    """``./zonal-out/WA-2020``; of several years, their common beginning."""
+    place = "-".join(settings.state) if len(settings.state) <= 3 else f"{len(settings.state)}-states"
+    year = [str(year) for year in settings.year] if len(settings.year) == 1 else []
+    return "./zonal-out/" + "-".join([place or "zones", *year])
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """Settings made concrete, once for all years of a run."""
+
+    settings: Settings
+    catalog: Catalog
+    zones: ZoneInput
+    raster: RasterInput
+    filters: Filters
+    columns: Columns
+
+    @classmethod
+    def of(cls, settings: Settings, frame: gpd.GeoDataFrame | None = None) -> _Inputs:
+        catalog = Catalog.load(settings.catalog, settings.mirror, settings.storage_options)
+        zones = zone_input(settings, catalog, frame)
+        raster = raster_input(settings, catalog)
+        filters = Filters(settings.bbox, settings.county, settings.max_land_km2, settings.keep_water)
+        narrow = raster.reader.rule == "aef"
+        columns = Columns(zones.columns.zone_id, raster.reader.bands, settings.stats, narrow)
+        return cls(settings, catalog, zones, raster, filters, columns)
+
+    @property
+    def years(self) -> tuple[int | None, ...]:
+        """Years to run; a raster of one time is one run, under the year given as a label or none."""
+        if self.raster.index is None and len(self.settings.year) > 1:
+            raise UsageError("--year: these raster files are of one time; give one year as a label, or none")
+        return self.settings.year or (None,)
+
+    @property
+    def index_years(self) -> tuple[int, ...]:
+        """Years whose index rows matter to staging."""
+        return self.settings.year if self.raster.index is not None else ()
+
+    def stage_key(self) -> str:
+        return stage_key(self.zones, self.raster, self.filters, self.index_years, self.settings.part_zones)
+
+    def stage(self, folder: Folder, key: str, notify: Notify) -> Stage:
+        return stage(
+            folder,
+            self.zones,
+            self.raster,
+            self.filters,
+            self.index_years,
+            self.columns,
+            key=key,
+            part_zones=self.settings.part_zones,
+            notify=lambda text: notify(Event("info", text)),
+        )
+
+    def complete(self, year: int | None, output: Output, key: str) -> Result | None:
+        """Return the run that an output holds if it is this one and no input has changed since.
+
+        A manifest tells what was staged and read, so nothing need be staged to see that it is the same.
+        """
+        manifest = output.manifest()
+        if manifest is None or manifest.get("stage_key") != key:
+            return None
+        old = manifest["fingerprint_of"]
+        options = self.raster.reader.options
+        tiles = {
+            path: {**tile, **asdict(Blob(self.catalog.resolve(path), options).stat())}
+            for path, tile in old["tiles"].items()
+        }
+        if fingerprint(self.settings, year, old["zones"], tiles) != old:
+            return None
+        return _result(output, manifest, fresh=False)
+
+
+def _tell_zones(staged: Stage, notify: Notify) -> None:
+    report = staged.report
+    kept, read = int(staged.row_groups.bounds[-1]), report["read"]
+    notify(Event("info", f"{kept:,} of {read:,} zones kept", {"zones": kept, "read": read}))
+    for reason, count in report["dropped"].items():
+        if count:
+            notify(Event("info", f"{count:,} zones dropped: {reason}", {"reason": reason, "dropped": count}))
+    for what in ("repaired", "empty"):
+        if report[what]:
+            notify(Event("warning", f"{report[what]:,} zones {what}", {what: report[what]}))
+
+
+def _result(output: Output, manifest: dict[str, Any], *, fresh: bool) -> Result:
+    return Result(output.folder.shown(), output.folder.shown(manifest["table"]), manifest, fresh)
+
+
+@dataclass
+class _Run:
+    """One year into one folder; what must outlive it is on the store."""
+
+    inputs: _Inputs
+    year: int | None
+    output: Output
+    staged: Stage
+    notify: Notify
+    seconds: dict[str, float]
+    plan: Plan = field(init=False)
+    opened: list[Opened] = field(init=False)
+    costs: Costs = field(init=False)
+    fingerprint: dict[str, Any] = field(init=False)
+
+    def prepare(self, *, fresh: bool) -> Result | None:
+        """Plan on the files' own headers; return the result if the output holds it already."""
+        started = time.perf_counter()
+        raster = self.inputs.raster
+        self.plan, self.opened = plan_year(self.inputs.settings, raster, self.staged, self.year, headers=True)
+        self.costs = costs(raster, self.staged, self.plan, self.opened)
+        self.seconds["planning"] = time.perf_counter() - started
+        if not self.plan.units:
+            what = raster.index_name or ", ".join(self.inputs.settings.raster)
+            of_year = f" of {self.year}" if self.year else ""
+            raise InputError(f"no tile{of_year} in {what} covers any of the {self.plan.zones:,} zones")
+        tiles = {
+            tile.path: {"bounds": list(tile.grid.bounds), "crs": tile.grid.crs, **asdict(stat)}
+            for tile, stat, _ in self.opened
+        }
+        self.fingerprint = fingerprint(self.inputs.settings, self.year, self.staged.hash, tiles)
+        manifest = None if fresh else self.output.finished(self.fingerprint)
+        return None if manifest is None else _result(self.output, manifest, fresh=False)
+
+    def execute(self, runner: Runner, *, fresh: bool) -> Result:
+        """Run what is missing, publish, commit."""
+        started = time.perf_counter()
+        parts = self.output.begin(self.fingerprint, fresh=fresh)
+        job = self._job(parts)
+        _probe(runner, job)
+        reports = self._gather(runner, job)
+        gathered = time.perf_counter()
+        self.seconds["computing"] = gathered - started
+        files = self.output.publish(self.plan, self.staged, parts, job.columns, job.about)
+        self.seconds["publishing"] = time.perf_counter() - gathered
+        manifest = self._manifest(reports, files, parts)
+        self.output.commit(manifest)
+        for sentence in _warnings(manifest["zones"]):
+            self.notify(Event("warning", sentence))
+        return _result(self.output, manifest, fresh=True)
+
+    def _job(self, parts: Folder) -> Job:
+        settings, raster = self.inputs.settings, self.inputs.raster
+        return Job(
+            stage=self.staged,
+            parts=parts,
+            reader=raster.reader,
+            tiles=self.plan.tiles,
+            urls=tuple(raster.url(tile) for tile in self.plan.tiles),
+            columns=self.inputs.columns,
+            coverage=settings.coverage,
+            engine=settings.engine,
+            year=self.year,
+            about=self._about(),
+        )
+
+    def _about(self) -> dict[str, Any]:
+        """Describe the table in its own metadata: the same wherever the inputs were read from."""
+        settings = self.inputs.settings
+        zones, raster = self.inputs.zones.source, self.inputs.raster.source
+        sources = [source for source in (zones, raster) if source is not None]
+        return {
+            "zonal_version": version("zonal"),
+            "year": self.year,
+            "vintage": zones.vintage if zones else None,
+            "coverage": settings.coverage,
+            "engine": settings.engine,
+            "statistics": list(settings.stats),
+            "zone_id": self.staged.zone_id,
+            "sources": [source.source_url or source.name for source in sources],
+            "citations": [source.citation for source in sources if source.citation],
+            "licences": [source.license for source in sources if source.license],
+        }
+
+    def _gather(self, runner: Runner, job: Job) -> list[UnitReport]:
+        """Run the parts that are missing, and tell how far it is."""
+        written = {*job.parts.names()}
+        done = {part.number for part in self.plan.parts if part_name(part.number) in written}
+        if done:
+            self.notify(Event("info", f"{len(done):,} of {len(self.plan.parts):,} parts are there already"))
+        wiring = wire(self.plan, job, done, f"{digest(self.fingerprint)[:8]}-{uuid.uuid4().hex[:8]}")
+        totals = {"zones": self.plan.zones, "chunks": self.plan.chunks, "bytes": self.costs.bytes_to_fetch}
+        zones = sum(stop - start for start, stop in (self.plan.parts[number].zones for number in done))
+        chunks = fetched = 0
+        reports = []
+        started = time.perf_counter()
+        for _, value in runner.run(wiring.graph, [*wiring.units, *wiring.parts]):
+            if isinstance(value, UnitReport):
+                reports.append(value)
+                chunks += value.chunks
+                fetched += value.fetched
+            elif isinstance(value, PartReport):
+                zones += value.zones
+            figures = {"zones": zones, "chunks": chunks, "bytes": fetched, "totals": totals}
+            self.notify(Event("progress", "", {**figures, "seconds": time.perf_counter() - started}))
+        return reports
+
+    def _manifest(self, reports: Sequence[UnitReport], files: list[str], parts: Folder) -> dict[str, Any]:
+        staged, raster = self.staged.report, self.inputs.raster
+        index = {"url": raster.index_name, **asdict(raster.index_stat)} if raster.index_stat else None
+        return {
+            "zonal_version": version("zonal"),
+            "settings": self.inputs.settings.public() | {"year": self.year},
+            "fingerprint": digest(self.fingerprint),
+            "fingerprint_of": self.fingerprint,
+            "stage_key": self.staged.key,
+            "table": TABLE if files == [TABLE] else DATASET,
+            "files": files,
+            "inputs": {
+                "zones": staged["files"],
+                "index": index,
+                "tiles": [{"path": tile.path, **asdict(stat)} for tile, stat, _ in self.opened],
+                "coordinate_operations": staged["operations"],
+            },
+            "zones": {
+                "read": staged["read"],
+                "kept": self.plan.zones,
+                "dropped": staged["dropped"],
+                "repaired": staged["repaired"],
+                "empty": staged["empty"],
+                **covered_zones(parts, [part_name(part.number) for part in self.plan.parts]),
+            },
+            "plan": {
+                "tiles": len(self.plan.tiles),
+                "chunks": self.plan.chunks,
+                "units": len(self.plan.units),
+                "parts": len(self.plan.parts),
+            },
+            "bytes": {
+                "to_fetch": self.costs.bytes_to_fetch,
+                "fetched": sum(report.fetched for report in reports),
+                "staged_read": sum(report.staged for report in reports),
+            },
+            "seconds": {name: round(value, 3) for name, value in self.seconds.items()}
+            | {"in_units": round(sum(report.seconds for report in reports), 3)},
+            "versions": {name: version(name) for name in VERSIONS},
+        }
+
+
+def _warnings(zones: dict[str, Any]) -> Iterator[str]:
+    if zones["outside_tiles"]:
+        yield f"{zones['outside_tiles']:,} zones lie outside every tile: their statistics are null"
+    if zones["without_pixels"]:
+        yield f"{zones['without_pixels']:,} zones have no valid pixel: their statistics are null"
+
+
+def _probe(runner: Runner, job: Job) -> None:
+    """Find workers that do not see the staged zones, before any work."""
+    seen = runner.everywhere(_sees, job.stage.folder)
+    blind = [name for name, value in seen.items() if not value]
+    if blind:
+        raise InputError(
+            f"worker {blind[0]} does not see {job.stage.folder.shown()}; "
+            "choose an --output that every worker reaches"
+        )
+
+
+def _sees(folder: Folder) -> bool:
+    return folder.exists(STAGE)

@@ -1,0 +1,66 @@
+"""The fingerprint of a run: all that decides its numbers, and what differs between two.
+
+Knows settings and hashes; knows no file and no folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from zonal.settings import Settings
+
+NUMBERS_VERSION = 1
+"""Goes up when the same inputs give other numbers."""
+
+
+def fingerprint(
+    settings: Settings, year: int | None, zones: str, tiles: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Gather what decides a table's numbers; equal values give equal tables.
+
+    Parameters
+    ----------
+    settings : Settings
+    year : int or None
+        The one year of this table.
+    zones : str
+        Hash of the staged zones.
+    tiles : mapping of path to mapping
+        Place, size and ETag of each tile that is read.
+    """
+    return {
+        "numbers_version": NUMBERS_VERSION,
+        "settings": settings.numbers() | {"year": year},
+        "tiles": {path: dict(tile) for path, tile in tiles.items()},
+        "zones": zones,
+    }
+
+
+def digest(value: Mapping[str, Any]) -> str:
+    """SHA-256 of a fingerprint."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Name the first thing in which two fingerprints differ."""
+    settings = old.get("settings", {})
+    for name, value in new["settings"].items():
+        if settings.get(name) != value:
+            return f"its {name} is {_brief(settings.get(name))}, this run's is {_brief(value)}"
+    tiles = old.get("tiles", {})
+    for path, tile in new["tiles"].items():
+        if tiles.get(path) != tile:
+            return f"tile {path} {'has changed' if path in tiles else 'is new'}"
+    if len(tiles) != len(new["tiles"]):
+        return "it has other tiles"
+    if old.get("zones") != new["zones"]:
+        return "its zones have changed"
+    return "it is from another version of zonal"
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zonal.engine import Result, plan, run
     from zonal.errors import ZonalError
-    from zonal.plan import Costs
     from zonal.settings import Settings
     from zonal.stats_of import zonal_stats
+    from zonal.units import Costs
 
 __all__ = ["Costs", "Result", "Settings", "ZonalError", "plan", "run", "zonal_stats"]
 
 _HOMES = {
-    "Costs": "zonal.plan",
+    "Costs": "zonal.units",
     "Result": "zonal.engine",
     "Settings": "zonal.settings",
     "ZonalError": "zonal.errors",

@@ -5,25 +5,31 @@ Heavy imports happen inside the commands, so that ``zonal --help`` is quick.
 
 from __future__ import annotations
 
+import atexit
+import logging
+import os
 import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from zonal.errors import UsageError, ZonalError
 
+if TYPE_CHECKING:
+    from zonal.settings import Settings
+
 app = typer.Typer(
     name="zonal",
     help="Satellite embeddings as plain feature tables: one row a zone, one column a statistic.",
-    no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-catalog_app = typer.Typer(help="The data catalog: what can be read by name.", no_args_is_help=True)
+catalog_app = typer.Typer(help="List the data catalog: what can be read by name.")
 app.add_typer(catalog_app, name="catalog")
 
 BUG = 70
@@ -37,49 +43,95 @@ class Format(StrEnum):
     fgb = "fgb"
 
 
-# What run and plan share. Optional[...] because typer reads these at run time.
+# What run and plan share.
 Workflow = Annotated[
-    str | None, typer.Argument(help="A YAML file, or the name of a bundled workflow.", show_default=False)
+    str | None,
+    typer.Argument(
+        help="A YAML file, or the name of a bundled workflow.", show_default=False, metavar="WORKFLOW"
+    ),
 ]
-State = Annotated[list[str] | None, typer.Option(help="Postal code, name or FIPS; several; or all.")]
-Year = Annotated[str | None, typer.Option(help="One, several or ranges: 2018,2020-2024.")]
-County = Annotated[list[str] | None, typer.Option(help="3- or 5-digit county FIPS; several.")]
+State = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="STATE", help="Postal code, name or FIPS code; several by commas or by repeating; or all."
+    ),
+]
+Year = Annotated[str | None, typer.Option(metavar="YEARS", help="One, several or ranges: 2018,2020-2024.")]
+County = Annotated[
+    list[str] | None,
+    typer.Option(metavar="FIPS", help="County codes of 3 or 5 digits; several as for states."),
+]
 Bbox = Annotated[
     tuple[float, float, float, float] | None,
-    typer.Option(help="West south east north, degrees: whole zones that intersect it.", metavar="W S E N"),
+    typer.Option(metavar="W S E N", help="Degrees: whole zones that intersect the box."),
 ]
 Zones = Annotated[
-    str | None, typer.Option(help="Zones in place of census blocks: a catalog source, vector file or URL.")
+    str | None,
+    typer.Option(
+        metavar="SOURCE|FILE", help="Zones in place of census blocks: a catalog source, or any vector file."
+    ),
 ]
-ZoneId = Annotated[str | None, typer.Option(help="Column of the zone id.")]
+ZoneId = Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of the zones' unique ids.")]
 Raster = Annotated[
-    list[str] | None, typer.Option(help="A catalog source, or GeoTIFFs (repeat the option for several).")
+    list[str] | None,
+    typer.Option(
+        metavar="SOURCE|FILE", help="A catalog source, or any GeoTIFF; repeat the option for several files."
+    ),
 ]
-MaxLand = Annotated[float | None, typer.Option(help="Leave out zones with more land than this, km2.")]
-KeepWater = Annotated[bool | None, typer.Option("--keep-water", help="Keep zones that are all water.")]
-Stats = Annotated[str | None, typer.Option(help="Some of mean,std,min,max,sum,count.")]
-Coverage = Annotated[str | None, typer.Option(help="fractional (exact area) or center (pixel centres).")]
-Engine = Annotated[str | None, typer.Option(help="Provider of the coverage: native or exactextract.")]
-Cluster = Annotated[str | None, typer.Option(help="local, or a Dask scheduler: tcp://host:port.")]
-Workers = Annotated[int | None, typer.Option(help="Processes of the local cluster.")]
-Threads = Annotated[int | None, typer.Option(help="Threads of each of them.")]
-Output = Annotated[str | None, typer.Option(help="Folder or URL; default ./zonal-out/STATE-YEAR.")]
-CatalogFile = Annotated[str | None, typer.Option("--catalog", help="A catalog in place of the bundled one.")]
+MaxLand = Annotated[
+    float | None, typer.Option(metavar="KM2", help="Leave out zones with more land than this.")
+]
+KeepWater = Annotated[
+    bool | None, typer.Option("--keep-water", metavar="", help="Keep zones that are all water.")
+]
+Stats = Annotated[
+    str | None, typer.Option(metavar="LIST", help="Some of mean,std,min,max,sum,count; default mean,std.")
+]
+Coverage = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RULE", help="fractional (exact area, the default) or center (pixel centres inside)."
+    ),
+]
+Engine = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Who computes coverage: native or exactextract.")
+]
+Cluster = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="local, or a Dask scheduler: tcp://host:port.")
+]
+Workers = Annotated[int | None, typer.Option(metavar="N", help="Processes of the local cluster.")]
+Threads = Annotated[int | None, typer.Option(metavar="N", help="Threads of each of them.")]
+Output = Annotated[str | None, typer.Option(metavar="FOLDER|URL", help="Default: ./zonal-out/STATE-YEAR.")]
+CatalogFile = Annotated[
+    str | None, typer.Option("--catalog", metavar="FILE", help="A catalog in place of the bundled one.")
+]
 Mirror = Annotated[
     str | None,
-    typer.Option(help="Folder or URL that stands for the public services.", envvar="ZONAL_MIRROR"),
+    typer.Option(
+        metavar="FOLDER|URL",
+        help="Place that answers for the public services; also $ZONAL_MIRROR.",
+    ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]
-JsonLogs = Annotated[bool, typer.Option("--json-logs", help="One JSON object a line, on standard error.")]
+Quiet = Annotated[bool, typer.Option("--quiet", metavar="", help="Print warnings and errors only.")]
+JsonLogs = Annotated[
+    bool, typer.Option("--json-logs", metavar="", help="One JSON object a line, on standard error.")
+]
+Fresh = Annotated[bool, typer.Option("--fresh", metavar="", help="Replace what the output holds.")]
 
 
 @app.callback(invoke_without_command=True)
-def _top(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def _top(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", metavar="", help="Print the version.")] = False,
+) -> None:
     if version:
         from importlib.metadata import version as installed
 
         print(f"zonal {installed('zonal')}")
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(UsageError.exit_code)
 
 
 @app.command()
@@ -103,16 +155,15 @@ def run(
     output: Output = None,
     catalog: CatalogFile = None,
     mirror: Mirror = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Replace what the output holds.")] = False,
+    fresh: Fresh = False,
     quiet: Quiet = False,
     json_logs: JsonLogs = False,
 ) -> None:
     """Run a workflow: zones and a raster in, one table out. Flags override the workflow."""
     from zonal import engine as engines
     from zonal.screen import screen
-    from zonal.settings import load
 
-    settings = load(workflow, _given(locals()))
+    settings = _settings(workflow, locals())
     with screen(quiet=quiet, json_logs=json_logs) as notify:
         results = engines.run(settings, fresh=fresh, notify=notify)
     if not quiet:
@@ -144,32 +195,38 @@ def plan(
     catalog: CatalogFile = None,
     mirror: Mirror = None,
     headers: Annotated[
-        bool, typer.Option("--headers", help="Read the tiles' headers: exact bytes instead of an estimate.")
+        bool,
+        typer.Option(
+            "--headers", metavar="", help="Read the tiles' headers: exact bytes instead of an estimate."
+        ),
     ] = False,
+    quiet: Quiet = False,
+    json_logs: JsonLogs = False,
 ) -> None:
     """Say what a run would do and cost, without reading a pixel."""
     from zonal import engine as engines
-    from zonal.settings import load
+    from zonal.screen import screen
 
-    settings = load(workflow, _given(locals()))
-    for label, costs in engines.plan(settings, headers=headers).items():
+    settings = _settings(workflow, locals())
+    with screen(quiet=quiet, json_logs=json_logs) as notify:
+        found = engines.plan(settings, headers=headers, notify=notify)
+    for label, costs in found.items():
         if label is not None:
-            print(f"{label}")
+            print(label)
         print(costs)
 
 
-def _given(words: dict[str, Any]) -> dict[str, Any]:
-    """Pick the settings among a command's words; None and empty are not given."""
-    not_settings = {"workflow", "fresh", "quiet", "json_logs", "headers", "engines", "screen", "load"}
-    return {
-        name: value for name, value in words.items() if name not in not_settings and value not in (None, [])
-    }
+def _settings(workflow: str | None, words: dict[str, Any]) -> Settings:
+    """Lay those of a command's words that are settings over the workflow."""
+    from zonal.settings import Settings, load
+
+    return load(workflow, {name: words[name] for name in Settings.model_fields if name in words})
 
 
 @app.command()
 def demo(
     folder: Annotated[Path, typer.Argument(help="Where the sample and its output go.")] = Path("zonal-demo"),
-    fresh: Annotated[bool, typer.Option("--fresh", help="Replace the output of an earlier demo.")] = False,
+    fresh: Fresh = False,
     quiet: Quiet = False,
 ) -> None:
     """Write a small made-up town and its tiles, and run the whole workflow on them, offline."""
@@ -195,29 +252,51 @@ def demo(
 
 @app.command()
 def compare(
-    a: Annotated[str, typer.Argument(help="A table of zonal, or any Parquet file; or an output folder.")],
-    b: Annotated[str, typer.Argument(help="Another one.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="An output folder, or a Parquet or CSV file.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
     on: Annotated[
-        str | None, typer.Option(help="Column of the zone id, where the tables do not say.")
+        str | None,
+        typer.Option(
+            metavar="COLUMN", help="Column of the zone id, or A_COLUMN=B_COLUMN; default: as A says."
+        ),
     ] = None,
 ) -> None:
     """Compare two tables by zone id: rows only in one, differences by statistic."""
     from zonal.analysis.compare import compare_tables
-    from zonal.io.table import load_table
+    from zonal.io.finished import load_table
 
-    print(compare_tables(load_table(a), load_table(b), on=on))
+    print(compare_tables(load_table(a, _options(a)), load_table(b, _options(b)), on=on))
 
 
 @app.command()
 def export(
-    table: Annotated[str, typer.Argument(help="A table of zonal, or an output folder.")],
-    to: Annotated[Format, typer.Option("--to", help="gpkg, fgb or csv (csv leaves out the geometry).")],
-    output: Annotated[Path | None, typer.Option(help="File to write; default: beside the table.")] = None,
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="An output folder, or a GeoParquet file.")],
+    to: Annotated[Format, typer.Option("--to", metavar="gpkg|fgb|csv", help="csv leaves out the geometry.")],
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Default: beside the table; of a remote one, here.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", metavar="", help="Replace a file that is there.")
+    ] = False,
 ) -> None:
     """Write a table in another format."""
     from zonal.io.export import export_table
+    from zonal.io.finished import load_table
 
-    print(export_table(table, to.value, output))
+    print(export_table(load_table(table, _options(table)), to.value, output, overwrite=overwrite))
+
+
+def _options(place: str) -> dict[str, Any]:
+    """Storage options for a table at a URL: those of the catalog for its service."""
+    from zonal.catalog import Catalog
+
+    return Catalog.load().storage_options(place) if "://" in place else {}
+
+
+@catalog_app.callback(invoke_without_command=True)
+def _catalog(context: typer.Context, catalog: CatalogFile = None) -> None:
+    if context.invoked_subcommand is None:
+        catalog_list(catalog)
 
 
 @catalog_app.command("list")
@@ -228,59 +307,84 @@ def catalog_list(catalog: CatalogFile = None) -> None:
     for source in Catalog.load(catalog):
         print(f"{source.name:<26} {source.data_type:<14} {source.description or ''}")
         print(f"{'':<26} {source.uri}")
-        print(f"{'':<26} {source.license or 'licence not stated'}. {source.citation or ''}")
+        thanks = (source.license or "licence not stated", source.citation or "")
+        print(f"{'':<26} {'. '.join(words.rstrip('.') for words in thanks if words)}.")
 
 
 @catalog_app.command("check")
 def catalog_check(
-    names: Annotated[list[str] | None, typer.Argument(help="Sources; default: all.")] = None,
-    state: Annotated[str, typer.Option(help="State to try for sources of one file a state.")] = "WA",
-    year: Annotated[int | None, typer.Option(help="Year to try; default: the latest.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="SOURCE", help="Sources; default: all.")
+    ] = None,
+    state: Annotated[
+        str, typer.Option(metavar="STATE", help="State to try, for sources of one file a state.")
+    ] = "WA",
+    year: Annotated[
+        int | None, typer.Option(metavar="YEAR", help="Year to try; default: the latest.")
+    ] = None,
     catalog: CatalogFile = None,
     mirror: Mirror = None,
 ) -> None:
     """Test each source: reachable, its columns there, one header read."""
     from zonal.catalog import Catalog
-    from zonal.inputs import check_source
+    from zonal.checks import check_source
 
-    loaded = Catalog.load(catalog, mirror)
+    loaded = Catalog.load(catalog, mirror or os.environ.get("ZONAL_MIRROR"))
     worst = 0
     for name in names or loaded.names():
         try:
-            print(f"ok    {name:<26} {check_source(loaded, name, state, year)}")
+            print(f"ok    {name:<26} {check_source(loaded, name, state, year)}", flush=True)
         except ZonalError as error:
-            print(f"FAIL  {name:<26} {error}")
+            print(f"FAIL  {name:<26} {error}", flush=True)
             worst = max(worst, error.exit_code)
     if worst:
         raise typer.Exit(worst)
 
 
+class _Stopped(SystemExit):
+    """SIGINT or SIGTERM: unwinds the stack, so that locks and workers go.
+
+    No KeyboardInterrupt, of which typer would make an exit without a word.
+    """
+
+
+def _stop(number: int, frame: object) -> NoReturn:
+    logging.disable()  # workers that end in mid-task have much to say, and nobody to say it to
+    raise _Stopped(number)
+
+
 def main() -> NoReturn:
     """Entry point: run a command, print one sentence for what went wrong, exit with its code."""
-    signal.signal(signal.SIGTERM, _terminated)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     try:
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False, prog_name="zonal")
+    except _Stopped as stopped:
+        word = "terminated" if stopped.code == signal.SIGTERM else "interrupted"
+        print(f"zonal: {word}; the same command goes on where it stopped", file=sys.stderr)
+        _leave(128 + int(stopped.code or 0))
     except ZonalError as error:
-        _fail(f"zonal: {error}", error.exit_code)
-    except KeyboardInterrupt:
-        _fail("zonal: interrupted; the same command goes on where it stopped", 130)
+        _fail(str(error), error.exit_code)
     except Exception as error:
-        click_code = getattr(error, "exit_code", None)
-        if hasattr(error, "format_message"):  # click's own errors
-            _fail(f"zonal: {error.format_message()} (zonal --help)", UsageError.exit_code)
-        if isinstance(click_code, int):
-            sys.exit(click_code)
+        if hasattr(error, "format_message"):  # click's: a word of the command line
+            message = error.format_message().rstrip(".")
+            where = getattr(getattr(error, "ctx", None), "command_path", None) or "zonal"
+            _fail(f"{message}; see {where} --help", UsageError.exit_code)
         import traceback
 
         traceback.print_exc()
-        _fail("zonal: this is a bug; please report it with the lines above", BUG)
+        _fail("this is a bug; please report it with the lines above", BUG)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _terminated(number: int, frame: object) -> NoReturn:
-    _fail("zonal: terminated; the same command goes on where it stopped", 128 + number)
+def _leave(code: int) -> NoReturn:
+    """Exit without Python's own wait for threads, which may wait for the network."""
+    atexit._run_exitfuncs()  # workers and semaphores of a cluster that was only half there
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    print(message, file=sys.stderr)
+    print(f"zonal: {message}", file=sys.stderr)
     sys.exit(code)

@@ -64,7 +64,7 @@ class Distributed:
         """Workers, threads and the dashboard's address."""
         workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
         threads = sum(worker["nthreads"] for worker in workers)
-        return f"{len(workers)} workers, {threads} threads, dashboard {self.client.dashboard_link}"
+        return f"Dask workers: {len(workers)}, threads: {threads}, dashboard: {self.client.dashboard_link}"
 
     def run(self, graph: dict[Any, Any], keys: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
         """Yield each value as soon as it is there."""
@@ -134,7 +134,8 @@ def connect(address: str, workers: int | None, threads: int | None) -> Iterator[
             host="127.0.0.1",
             # Loopback only, on a free port: two runs on one machine do not meet.
             dashboard_address="127.0.0.1:0",
-            silence_logs=logging.ERROR,
+            # What goes wrong in a task comes back as its error; the rest is noise of workers being closed.
+            silence_logs=logging.CRITICAL,
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):

@@ -28,10 +28,10 @@ from zonal.io.ranges import Blob
 from zonal.io.stage import STAGE, Stage
 from zonal.io.table import Columns, covered_zones
 from zonal.output import DATASET, TABLE, WORK, Output
-from zonal.plan import Costs, Plan
 from zonal.planning import Opened, costs, plan_year
 from zonal.settings import Settings
 from zonal.staging import stage, stage_key
+from zonal.units import Costs, Plan
 from zonal.work import Job, PartReport, UnitReport, part_name
 from zonal.zones import Filters
 
@@ -283,6 +283,7 @@ class _Run:
     plan: Plan = field(init=False)
     opened: list[Opened] = field(init=False)
     costs: Costs = field(init=False)
+    header_bytes: int = field(init=False)
     fingerprint: dict[str, Any] = field(init=False)
 
     def prepare(self, *, fresh: bool) -> Result | None:
@@ -290,6 +291,7 @@ class _Run:
         started = time.perf_counter()
         raster = self.inputs.raster
         self.plan, self.opened = plan_year(self.inputs.settings, raster, self.staged, self.year, headers=True)
+        self.header_bytes = sum(file.counters.bytes for _, _, file in self.opened)
         self.costs = costs(raster, self.staged, self.plan, self.opened)
         self.seconds["planning"] = time.perf_counter() - started
         if not self.plan.units:
@@ -307,7 +309,7 @@ class _Run:
     def execute(self, runner: Runner, *, fresh: bool) -> Result:
         """Run what is missing, publish, commit."""
         started = time.perf_counter()
-        parts = self.output.begin(self.fingerprint, fresh=fresh)
+        parts = self.output.begin(self.fingerprint, self.plan, fresh=fresh)
         job = self._job(parts)
         _probe(runner, job)
         reports = self._gather(runner, job)
@@ -334,6 +336,7 @@ class _Run:
             engine=settings.engine,
             year=self.year,
             about=self._about(),
+            stats=tuple(stat for _, stat, _ in self.opened),
         )
 
     def _about(self) -> dict[str, Any]:
@@ -410,6 +413,7 @@ class _Run:
             },
             "bytes": {
                 "to_fetch": self.costs.bytes_to_fetch,
+                "headers": self.header_bytes,
                 "fetched": sum(report.fetched for report in reports),
                 "staged_read": sum(report.staged for report in reports),
             },

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Any
 
-from zonal.plan import Plan
+from zonal.units import Plan
 from zonal.work import Job, finish_part, run_unit
 
 Key = tuple[str, int]

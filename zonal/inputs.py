@@ -109,6 +109,23 @@ class RasterInput:
         rows = near(self.index, year, boxes, self.index_name)
         return own(from_index(rows, _layout(self.source), self.index_name))
 
+    def sample(self, year: int | None = None) -> Tile:
+        """Any one tile, of a year or of the latest: to see whether tiles can be read.
+
+        Raises
+        ------
+        InputError
+            If the index lacks a column, or has no tile of that year.
+        """
+        if self.index is None:
+            return self.files[0]
+        assert self.source is not None
+        if year is None and "year" in self.index and len(self.index):
+            year = int(self.index["year"].max())
+        everywhere = np.array([[-180.0, -90.0, 180.0, 90.0]])
+        rows = near(self.index, year or 0, everywhere, self.index_name)
+        return from_index(rows.head(1), _layout(self.source), self.index_name)[0]
+
     def url(self, tile: Tile) -> str:
         """Where a tile is read, after any mirror."""
         return self.catalog.resolve(tile.path)
@@ -126,8 +143,11 @@ class RasterInput:
             raster = self.reader.open(self.url(tile))
             return located(tile, raster), raster.stat, raster
 
-        with ThreadPoolExecutor(OPENING) as pool:
+        pool = ThreadPoolExecutor(OPENING)
+        try:
             return list(pool.map(check, tiles))
+        finally:  # on an error or Ctrl-C nobody waits for the others, which may wait for the network
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def zone_input(settings: Settings, catalog: Catalog, frame: gpd.GeoDataFrame | None = None) -> ZoneInput:
@@ -194,6 +214,8 @@ def raster_input(settings: Settings, catalog: Catalog) -> RasterInput:
         reader = Reader("rasterio", "linear", options=catalog.storage_options(first))
         return _from_files(settings.raster, reader, catalog, None)
     source = catalog.raster(first)
+    if "year" in source.placeholders and len(settings.year) > 1:
+        raise UsageError(f"{source.name} has one file a year; run its years one by one")
     url = source.url(year=settings.year[0] if settings.year else None)
     options = catalog.storage_options(url, source)
     reader = Reader(source.driver, source.rule, source.bands, options)

@@ -18,7 +18,7 @@ from zonal.fingerprint import difference, digest
 from zonal.io.folder import LOCK, Folder
 from zonal.io.stage import Stage
 from zonal.io.table import Columns, merge_parts
-from zonal.plan import Plan
+from zonal.units import Plan
 from zonal.work import part_name
 
 TABLE = "stats.parquet"
@@ -95,11 +95,12 @@ class Output:
                 )
         return self.manifest()
 
-    def parts(self, fingerprint: Mapping[str, Any]) -> Folder:
-        """Return the folder of a run's finished parts."""
-        return self.folder.sub(WORK).sub(f"parts-{digest(fingerprint)[:16]}")
+    def parts(self, fingerprint: Mapping[str, Any], plan: Plan) -> Folder:
+        """Return the folder of a run's finished parts; other cuts into parts have another one."""
+        cuts = {"run": digest(fingerprint), "parts": [part.zones for part in plan.parts]}
+        return self.folder.sub(WORK).sub(f"parts-{digest(cuts)[:16]}")
 
-    def begin(self, fingerprint: Mapping[str, Any], *, fresh: bool) -> Folder:
+    def begin(self, fingerprint: Mapping[str, Any], plan: Plan, *, fresh: bool) -> Folder:
         """Mark the folder as this run's and return the folder of its parts; `fresh` drops older ones."""
         if fresh:
             self.folder.remove(MANIFEST)
@@ -107,7 +108,7 @@ class Output:
                 if name.startswith("parts-"):
                     self.folder.remove(f"{WORK}/{name}")
         self.folder.write_json(RUN, {"fingerprint": digest(fingerprint), "fingerprint_of": fingerprint})
-        return self.parts(fingerprint)
+        return self.parts(fingerprint, plan)
 
     def publish(
         self, plan: Plan, staged: Stage, parts: Folder, columns: Columns, about: Mapping[str, Any]

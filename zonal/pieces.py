@@ -85,7 +85,8 @@ def reproject(geometries: Geometries, source: str, target: str, chord: float = C
     points, owner = shapely.get_coordinates(geometries, return_index=True)
     projected = np.column_stack(transformer.transform(points[:, 0], points[:, 1]))
     limit = chord / metres_per_unit(target)
-    steps = np.abs(np.diff(projected, axis=0)).max(axis=1)
+    with np.errstate(invalid="ignore"):  # infinity where the projection does not reach
+        steps = np.abs(np.diff(projected, axis=0)).max(axis=1)
     # The midpoints of shorter edges need no look: over 200 m no map projection in use bends by 5 cm.
     # A jump across the antimeridian is no bend (`unwrap` mends it); between two rings, the "edge" that
     # is no edge does no harm: its polygon only gets a second look.
@@ -172,6 +173,14 @@ def polygonal(geometry: shapely.Geometry) -> shapely.Geometry:
     parts = shapely.get_parts(shapely.get_parts([geometry]))
     areas = parts[np.isin(shapely.get_type_id(parts), [3, 6])]
     return shapely.union_all(areas) if len(areas) else shapely.Polygon()
+
+
+def areas(geometry: Geometries) -> Geometries:
+    """Polygonal parts only, and valid: overlays leave lines where edges touch, projections may fold."""
+    mend = ~shapely.is_valid(geometry) | ~np.isin(shapely.get_type_id(geometry), [3, 6])
+    result = geometry.copy()
+    result[mend] = [polygonal(g) for g in shapely.make_valid(geometry[mend])]
+    return result
 
 
 def utm_pieces(lonlat: Geometries) -> Pieces:

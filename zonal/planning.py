@@ -9,14 +9,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from zonal import plan
+from zonal import units
 from zonal.inputs import RasterInput
 from zonal.io.ranges import Stat
 from zonal.io.raster import Raster
 from zonal.io.stage import Stage
-from zonal.plan import Costs, Plan
 from zonal.settings import Settings
 from zonal.tiles import Tile
+from zonal.units import Costs, Plan
 
 Opened = tuple[Tile, Stat, Raster]
 """A tile with its file's own grid, the file's size and version, and the file."""
@@ -42,11 +42,11 @@ def plan_year(
 
 def _make(settings: Settings, staged: Stage, year: int | None, tiles: Sequence[Tile]) -> Plan:
     touched = [
-        plan.touches(*staged.all_pieces(batch, year or 0), tiles) for batch in range(len(staged.batches))
+        units.touches(*staged.all_pieces(batch, year or 0), tiles) for batch in range(len(staged.batches))
     ]
-    return plan.make(
+    return units.make(
         staged.row_groups,
-        plan.join(touched),
+        units.join(touched),
         tiles,
         part_zones=settings.part_zones,
         part_chunks=settings.part_chunks,

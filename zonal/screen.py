@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from zonal.plan import human
+from zonal.units import human
 
 if TYPE_CHECKING:
     from zonal.engine import Event
 
 SECONDS_BETWEEN_LINES = 5.0
+"""Progress is no more frequent than this where each one is a line."""
 
 
 @contextlib.contextmanager
@@ -31,45 +32,43 @@ def screen(*, quiet: bool, json_logs: bool) -> Iterator[Callable[[Event], None]]
     json_logs : bool
         One JSON object a line: time, level, message and figures.
     """
-    if json_logs:
-        yield lambda event: _json_line(event, quiet)
-    elif quiet:
-        yield lambda event: _plain_line(event) if event.kind == "warning" else None
-    elif sys.stderr.isatty():
+    if not (quiet or json_logs) and sys.stderr.isatty():
         with _bar() as show:
             yield show
     else:
-        yield _Lines()
-
-
-def _json_line(event: Event, quiet: bool) -> None:
-    if quiet and event.kind != "warning":
-        return
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    line = {"time": stamp, "level": event.kind, "message": event.message, **event.values}
-    print(json.dumps(line, default=str), file=sys.stderr, flush=True)
-
-
-def _plain_line(event: Event) -> None:
-    prefix = "warning: " if event.kind == "warning" else ""
-    print(f"{prefix}{event.message}", file=sys.stderr, flush=True)
+        yield _Lines(_json_line if json_logs else _plain_line, quiet)
 
 
 class _Lines:
-    """Plain lines; progress every few seconds, and when it is complete."""
+    """One line an event; of progress, one every few seconds and the last."""
 
-    def __init__(self) -> None:
+    def __init__(self, write: Callable[[Event, str], None], quiet: bool) -> None:
+        self.write = write
+        self.quiet = quiet
         self.last = time.monotonic()
 
     def __call__(self, event: Event) -> None:
-        if event.kind != "progress":
-            _plain_line(event)
+        if self.quiet and event.kind != "warning":
             return
-        totals, now = event.values["totals"], time.monotonic()
-        complete = event.values["zones"] == totals["zones"]
+        if event.kind != "progress":
+            self.write(event, event.message)
+            return
+        now = time.monotonic()
+        complete = event.values["zones"] == event.values["totals"]["zones"]
         if complete or now - self.last >= SECONDS_BETWEEN_LINES:
             self.last = now
-            print(_figures(event), file=sys.stderr, flush=True)
+            self.write(event, _figures(event))
+
+
+def _plain_line(event: Event, message: str) -> None:
+    prefix = "warning: " if event.kind == "warning" else ""
+    print(f"{prefix}{message}", file=sys.stderr, flush=True)
+
+
+def _json_line(event: Event, message: str) -> None:
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    line = {"time": stamp, "level": event.kind, "message": message, **event.values}
+    print(json.dumps(line, default=str), file=sys.stderr, flush=True)
 
 
 def _figures(event: Event) -> str:
@@ -83,24 +82,29 @@ def _figures(event: Event) -> str:
 
 @contextlib.contextmanager
 def _bar() -> Iterator[Callable[[Event], None]]:
+    """Show a bar that pulses while zones are staged and fills while chunks are reduced."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
-    columns = (BarColumn(), TextColumn("{task.fields[figures]}"), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
-        task = None
+    columns = (BarColumn(None), TextColumn("{task.fields[figures]}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=console, expand=True) as progress:
+        task = progress.add_task("", total=None, figures="")
+        begun = False
 
         def show(event: Event) -> None:
-            nonlocal task
+            nonlocal begun
             if event.kind != "progress":
                 style = "yellow" if event.kind == "warning" else None
-                console.print(event.message, style=style, highlight=False)
+                console.print(event.message, style=style, highlight=False, markup=False, soft_wrap=True)
                 return
+            begun = True
             totals = event.values["totals"]
-            if task is None:
-                task = progress.add_task("", total=totals["zones"] + totals["chunks"], figures="")
+            total = totals["zones"] + totals["chunks"]
             done = event.values["zones"] + event.values["chunks"]
-            progress.update(task, completed=done, figures=_figures(event))
+            progress.update(task, total=total, completed=done, figures=_figures(event))
 
-        yield show
+        try:
+            yield show
+        finally:
+            progress.update(task, visible=begun)  # nothing was to do: no bar stays behind

@@ -167,7 +167,8 @@ def stage(
             report["dropped"][reason] = report["dropped"].get(reason, 0) + dropped_zones
         report["repaired"] += mended["repaired"]
         report["empty"] += mended["empty"]
-        notify(f"{number + 1} of {len(zones.files)} zone files staged, {first_zone:,} zones kept")
+        if len(zones.files) > 1:
+            notify(f"{number + 1} of {len(zones.files)} zone files staged, {first_zone:,} zones kept")
     if not first_zone:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in report["dropped"].items() if count)
         raise InputError(f"no zone is left of {report['read']:,} ({reasons or 'the files are empty'})")

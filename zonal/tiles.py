@@ -17,7 +17,7 @@ import shapely
 
 from zonal.errors import InputError
 from zonal.grid import Grid
-from zonal.pieces import WGS84, Geometries, Pieces, polygonal, project_to_utm, reproject
+from zonal.pieces import WGS84, Geometries, Pieces, areas, polygonal, project_to_utm, reproject, unwrap
 
 INDEX_COLUMNS = (
     "path", "year", "crs",
@@ -188,9 +188,9 @@ def foreign_pieces(pieces: Pieces, tiles: Sequence[Tile]) -> Pieces:
         west, east, over = _neighbours(int(epsg))
         if not len(own_zone) or not {west, east, over} & held.keys():
             continue
-        rest = _valid(shapely.difference(_valid(own_zone.geometry), union))
+        rest = areas(shapely.difference(areas(own_zone.geometry), union))
         own_zone = Pieces(own_zone.zone, own_zone.epsg, rest).take(~shapely.is_empty(rest))
-        lonlat = Pieces(own_zone.zone, own_zone.epsg, reproject(own_zone.geometry, f"EPSG:{epsg}", WGS84))
+        lonlat = Pieces(own_zone.zone, own_zone.epsg, _degrees(own_zone.geometry, int(epsg)))
         centre = shapely.get_x(shapely.centroid(own_zone.geometry))
         for half, order in ((centre < 500_000, (west, east, over)), (centre >= 500_000, (east, west, over))):
             left = lonlat.take(half)
@@ -217,18 +217,14 @@ def _neighbours(epsg: int) -> tuple[int, int, int]:
 def _take_ground(lonlat: Pieces, epsg: int, union: shapely.Geometry) -> tuple[Pieces, Pieces]:
     """Split pieces in degrees into what `union` holds (in its UTM zone) and what is left (in degrees)."""
     there = project_to_utm(Pieces(lonlat.zone, np.full(len(lonlat), epsg, np.int32), lonlat.geometry))
-    polygons = _valid(there.geometry)
-    inside = _valid(shapely.intersection(polygons, union))
-    outside = _valid(shapely.difference(polygons, union))
+    polygons = areas(there.geometry)
+    inside = areas(shapely.intersection(polygons, union))
+    outside = areas(shapely.difference(polygons, union))
     taken = Pieces(there.zone, there.epsg, inside).take(~shapely.is_empty(inside))
     left = Pieces(there.zone, lonlat.epsg, outside).take(~shapely.is_empty(outside))
-    back = reproject(left.geometry, f"EPSG:{epsg}", WGS84)
-    return taken, Pieces(left.zone, left.epsg, back)
+    return taken, Pieces(left.zone, left.epsg, _degrees(left.geometry, epsg))
 
 
-def _valid(geometry: Geometries) -> Geometries:
-    """Polygonal parts only: overlays leave lines and points where edges touch, projections may fold."""
-    mend = ~shapely.is_valid(geometry) | ~np.isin(shapely.get_type_id(geometry), [3, 6])
-    result = geometry.copy()
-    result[mend] = [polygonal(g) for g in shapely.make_valid(geometry[mend])]
-    return result
+def _degrees(geometry: Geometries, epsg: int) -> Geometries:
+    """Polygons of a UTM zone in degrees; at 180 degrees a hair's breadth decides the sign, so unwrapped."""
+    return unwrap(reproject(geometry, f"EPSG:{epsg}", WGS84))

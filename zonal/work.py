@@ -23,19 +23,17 @@ import shapely
 from zonal.errors import InputError
 from zonal.grid import Bounds, Grid
 from zonal.io.folder import Folder
-from zonal.io.raster import DecodeRule, Raster
+from zonal.io.ranges import Blob
+from zonal.io.raster import DecodeRule, Raster, Stat
 from zonal.io.stage import AREA, Stage
 from zonal.io.table import Columns, part_table, write_part
-from zonal.pieces import Pieces
-from zonal.plan import Part, Unit
+from zonal.pieces import Pieces, areas
 from zonal.stats.coverage import Engine, Rule, cover
 from zonal.stats.moments import EXTREMES, Moments, Statistics, accumulate, concat, nothing
 from zonal.tiles import Tile
+from zonal.units import Part, Unit
 
 Driver = Literal["cog", "rasterio"]
-
-_OPENING = threading.Lock()
-"""One header is read once a process: threads that need the same tile wait for the first."""
 
 
 @dataclass(frozen=True)
@@ -58,16 +56,28 @@ class Reader:
     bands: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
-    def open(self, url: str) -> Raster:
-        """Open a tile; its header is read once a process.
+    def open(self, url: str, stat: Stat | None = None) -> Raster:
+        """Open a tile; its header is read once a process, and anew when the file is another.
+
+        Parameters
+        ----------
+        url : str
+        stat : Stat, optional
+            Size and version that the file should have; None asks the store for what it has now.
 
         Raises
         ------
         InputError
-            If the file has other bands than the source.
+            If the file has other bands than the source, or is not the one that `stat` tells of.
         """
-        with _OPENING:
-            raster = _open(self.driver, self.rule, url, pickle.dumps(dict(self.options)))
+        stat = stat or Blob(url, self.options).stat()
+        with _opening(url):
+            raster = _open(self.driver, self.rule, url, pickle.dumps(dict(self.options)), stat)
+        if raster.stat != stat:
+            raise InputError(
+                f"tile {raster.name}: it is not the file (size, version) that the plan was made from; "
+                "was it replaced?"
+            )
         if self.bands and raster.bands != self.bands:
             raise InputError(
                 f"tile {url}: {_named(raster.bands)}, expected {_named(self.bands)}; "
@@ -76,8 +86,15 @@ class Reader:
         return raster
 
 
+@lru_cache(maxsize=1024)
+def _opening(url: str) -> threading.Lock:
+    """Threads that need the same tile wait for the first to read its header, and for no other tile's."""
+    return threading.Lock()
+
+
 @lru_cache(maxsize=64)
-def _open(driver: Driver, rule: DecodeRule, url: str, options: bytes) -> Raster:
+def _open(driver: Driver, rule: DecodeRule, url: str, options: bytes, stat: Stat) -> Raster:
+    # `stat` is only a part of the key: a file that was replaced is another file.
     # Imported here, so that a worker that reads chunks does not load GDAL, nor the other way round.
     if driver == "cog":
         from zonal.io.cog import Cog
@@ -143,6 +160,8 @@ class Job:
     year : int or None
     about : dict
         Metadata of every file written.
+    stats : tuple of Stat
+        Size and version of each tile when the run was planned; empty to take the files as they are.
     """
 
     stage: Stage
@@ -155,6 +174,7 @@ class Job:
     engine: Engine
     year: int | None
     about: dict[str, Any]
+    stats: tuple[Stat, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +217,7 @@ def run_unit(
     """
     started = time.perf_counter()
     tile = job.tiles[unit.tile]
-    raster = job.reader.open(job.urls[unit.tile])
+    raster = job.reader.open(job.urls[unit.tile], job.stats[unit.tile] if job.stats else None)
     if raster.grid != tile.grid:
         raise InputError(
             f"tile {raster.name}: its header is not the one the plan was made from; was it replaced?"
@@ -207,7 +227,7 @@ def run_unit(
         unit.row_groups, epsg=tile.epsg, year=job.year or 0, bounds=_around(grids)
     )
     if tile.ground is not None:
-        clipped = shapely.intersection(pieces.geometry, tile.owned)
+        clipped = areas(shapely.intersection(areas(pieces.geometry), tile.owned))
         owned = shapely.area(clipped) > 0
         pieces = Pieces(pieces.zone[owned], pieces.epsg[owned], clipped[owned])
         numbers = numbers[owned]

@@ -16,7 +16,7 @@ import shapely
 
 from zonal.errors import InputError
 from zonal.grid import Bounds
-from zonal.pieces import WGS84, polygonal, reproject
+from zonal.pieces import WGS84, polygonal, reproject, unwrap
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +125,19 @@ def _in_counties(
 
 def _in_bbox(frame: gpd.GeoDataFrame, bbox: Bounds | None) -> npt.NDArray[np.bool_]:
     assert bbox is not None
-    box = shapely.box(*bbox)
-    if not frame.crs.is_geographic:
+    geometry = frame.geometry.to_numpy()
+    west, south, east, north = bbox
+    if frame.crs.is_geographic:
+        # Zones across the antimeridian are made whole; where their longitudes then begin is their affair.
+        geometry = unwrap(geometry)
+        turns = np.array([-360, 0, 360])
+        box = shapely.multipolygons(shapely.box(west + turns, south, east + turns, north))
+    else:
         # Densified to about 1 km, so that the box keeps its curved sides in the zones' CRS.
-        box = reproject(np.array([shapely.segmentize(box, 0.01)]), WGS84, frame.crs.to_wkt())[0]
+        dense = shapely.segmentize(shapely.box(west, south, east, north), 0.01)
+        box = reproject(np.array([dense]), WGS84, frame.crs.to_wkt())[0]
     shapely.prepare(box)
-    return np.asarray(shapely.intersects(box, frame.geometry.to_numpy()))
+    return np.asarray(shapely.intersects(box, geometry))
 
 
 def repair(frame: gpd.GeoDataFrame, source: str) -> tuple[gpd.GeoDataFrame, dict[str, int]]:
@@ -152,7 +159,9 @@ def repair(frame: gpd.GeoDataFrame, source: str) -> tuple[gpd.GeoDataFrame, dict
     if broken.any():
         raise InputError(f"{source}: {int(broken.sum())} zones have coordinates that are not finite numbers")
     bad = ~shapely.is_valid(new) | (shapely.get_type_id(new) == 7)
-    new[bad] = [polygonal(g) for g in shapely.make_valid(new[bad])]
+    # Across the antimeridian, edges may only seem to cross each other: look at the polygon made whole.
+    whole = unwrap(new[bad]) if frame.crs is not None and frame.crs.is_geographic else new[bad]
+    new[bad] = [polygonal(g) for g in shapely.make_valid(whole)]
     empty = shapely.is_empty(new)
     new[empty] = shapely.Polygon()
     counts = {"repaired": int((bad & ~empty).sum()), "empty": int(empty.sum())}
@@ -164,13 +173,13 @@ def in_space(frame: gpd.GeoDataFrame, zone_id: str) -> gpd.GeoDataFrame:
     if not len(frame):
         return frame
     centre = shapely.bounds(frame.geometry.to_numpy())
-    extent = np.array([*np.nanmin(centre[:, :2], axis=0), *np.nanmax(centre[:, 2:], axis=0)])
     empty = frame.geometry.is_empty.to_numpy()
     points = gpd.GeoSeries(
         shapely.points((centre[:, 0] + centre[:, 2]) / 2, (centre[:, 1] + centre[:, 3]) / 2), crs=frame.crs
     )
     distance = np.zeros(len(frame), np.int64)
     if not empty.all():
+        extent = np.array([*np.nanmin(centre[:, :2], axis=0), *np.nanmax(centre[:, 2:], axis=0)])
         distance[~empty] = points[~empty].hilbert_distance(total_bounds=tuple(extent))
     order = np.lexsort((frame[zone_id].astype(str).to_numpy(), distance, empty))
     return frame.iloc[order].reset_index(drop=True)

@@ -114,7 +114,7 @@ def load_table(place: str, options: Mapping[str, Any] | None = None) -> Finished
     if lower.endswith(CSV) and not (local and Path(place).is_dir()):
         piece = _CsvPiece.open(place, options, "\t" if lower.endswith(".tsv") else ",")
         return FinishedTable(name, place, local, piece.schema, None, None, (piece,))
-    if local and Path(place).is_file() or (not local and lower.endswith(PARQUET)):
+    if (local and Path(place).is_file()) or (not local and lower.endswith(PARQUET)):
         return _of_parquet(name, place, [Blob(place, options)], local)
     folder = Folder(place.rstrip("/"), options or {})
     manifest = folder.read_json(MANIFEST)
@@ -201,7 +201,8 @@ class _ParquetPiece:
         return self.metadata.schema.to_arrow_schema()
 
     def read(self, columns: Sequence[str]) -> pa.Table:
-        return self._there(columns, lambda file, have: file.read(columns=have))
+        with self._file() as file:
+            return file.read(columns=self._have(columns))
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         have = self._have(columns)
@@ -212,10 +213,6 @@ class _ParquetPiece:
     def _have(self, columns: Sequence[str]) -> list[str]:
         names = {*self.schema.names}
         return [name for name in columns if name in names]
-
-    def _there(self, columns: Sequence[str], read: Any) -> pa.Table:
-        with self._file() as file:
-            return read(file, self._have(columns))
 
     def _file(self) -> Any:
         return pq.ParquetFile(Seekable(self.blob, self.size), metadata=self.metadata)

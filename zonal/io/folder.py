@@ -97,7 +97,7 @@ class Folder:
         """
         try:
             data = self.read(name)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         try:
             value = json.loads(data)
@@ -205,7 +205,10 @@ class Folder:
             return
         with _writable(self.shown()):
             path = Path(self.path(LOCK))
-            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except FileNotFoundError as error:  # what /proc and dead mounts say of a new folder
+                raise InputError(f"cannot write to {self.shown()}: {error.strerror}") from error
             try:
                 with path.open("x") as file:  # fails if another run was faster by a moment
                     json.dump(owner, file)

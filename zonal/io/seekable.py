@@ -33,11 +33,11 @@ class Seekable(io.RawIOBase):
         self._held = b""
 
     def readable(self) -> bool:
-        """True."""
+        """Say yes."""
         return True
 
     def seekable(self) -> bool:
-        """True."""
+        """Say yes."""
         return True
 
     def tell(self) -> int:

@@ -26,7 +26,7 @@ from zonal.grid import Bounds
 from zonal.io import geoparquet
 from zonal.io.folder import Folder
 from zonal.pieces import Pieces
-from zonal.plan import RowGroups
+from zonal.units import RowGroups
 
 ROW_GROUP = 1_000
 """Zones of a row group, at most."""

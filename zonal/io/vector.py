@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,17 +46,19 @@ def read_zones(url: str, options: Mapping[str, Any] | None = None) -> tuple[gpd.
         If the store failed.
     """
     name = scrub_urls(url)
-    with _here(url, options) as (path, stat):
+    with local_copy(url, options) as (path, stat):
         try:
             if path.suffix.lower() in PARQUET:
                 frame = gpd.read_parquet(path)
             else:
-                if path.suffix.lower() == ".zip" and not zipfile.is_zipfile(path):
-                    raise InputError(f"{name} is not a readable zip file; fetch it again?")
+                if path.suffix.lower() == ".zip":
+                    _check_zip(path, name)
                 frame = pyogrio.read_dataframe(path)
         except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
             reason = str(error).replace(str(path), name).split("\n")[0].split(";")[0]
             raise InputError(f"{name} cannot be read as zones: {reason}") from None
+        except IndexError:  # pyogrio's, of a file without any layer
+            raise InputError(f"{name} holds no layer of zones") from None
         except (pa.ArrowException, ValueError, KeyError) as error:
             raise InputError(f"{name} cannot be read as GeoParquet: {_first_line(error)}") from None
     if not isinstance(frame, gpd.GeoDataFrame):
@@ -68,7 +71,7 @@ def read_index(
 ) -> tuple[pd.DataFrame, Stat]:
     """Read those of the columns that a tile index has (Parquet, GeoPackage or CSV), without geometry."""
     name = scrub_urls(url)
-    with _here(url, options) as (path, stat):
+    with local_copy(url, options) as (path, stat):
         try:
             if path.suffix.lower() in PARQUET:
                 have = pq.read_schema(path).names
@@ -80,8 +83,21 @@ def read_index(
             raise InputError(f"tile index {name} cannot be read: {_first_line(error)}") from None
 
 
+def _check_zip(path: Path, name: str) -> None:
+    """Raise InputError unless every member unpacks to its checksum: GDAL leaves out what it cannot read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise InputError(
+            f"{name} is not a readable zip file ({_first_line(error)}); fetch it again?"
+        ) from None
+    if damaged is not None:
+        raise InputError(f"{name}: {damaged} inside is damaged; fetch the file again")
+
+
 @contextlib.contextmanager
-def _here(url: str, options: Mapping[str, Any] | None) -> Iterator[tuple[Path, Stat]]:
+def local_copy(url: str, options: Mapping[str, Any] | None) -> Iterator[tuple[Path, Stat]]:
     """Give a local path to a file: itself where it is local, else a copy that goes away."""
     blob = Blob(url, options)
     stat = blob.stat()

@@ -60,9 +60,9 @@ def sum_codes(
                 weight[zone] += w
                 for b in range(bands):
                     q = np.int32(row_codes[x, b])
-                    u = np.float64(q * abs(q))
-                    edge[zone, 0, b] += w * u
-                    edge[zone, 1, b] += w * (u * u)
+                    v = np.float64(q * abs(q))
+                    edge[zone, 0, b] += w * v
+                    edge[zone, 1, b] += w * (v * v)
             e += 1
 
 

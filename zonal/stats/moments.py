@@ -103,8 +103,9 @@ class Moments(ABC):
 
     def take(self, rows: npt.NDArray[Any]) -> Self:
         """Return some rows (indices or mask)."""
-        values = (getattr(self, f.name) for f in fields(self))
-        return type(self)(*(None if v is None else v[rows] for v in values))
+        values: list[Any] = [getattr(self, f.name) for f in fields(self)]
+        taken: list[Any] = [None if v is None else v[rows] for v in values]
+        return type(self)(*taken)
 
     def in_order(self) -> Self:
         """Return the rows sorted by (zone, tile, chunk, piece).
@@ -125,7 +126,7 @@ M = TypeVar("M", bound=Moments)
 def concat(parts: Sequence[M]) -> M:
     """Join partial moments of one kind into one; the order of `parts` does not matter later."""
     kind = type(parts[0])
-    columns = []
+    columns: list[Any] = []
     for f in fields(kind):
         arrays = [getattr(part, f.name) for part in parts]
         columns.append(None if arrays[0] is None else np.concatenate(arrays))

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import shapely
 
 from zonal.grid import Grid
-from zonal.pieces import Pieces
+from zonal.pieces import Pieces, areas
 from zonal.tiles import Tile
 
 Ints = npt.NDArray[np.int64]
@@ -129,7 +129,7 @@ def touches(pieces: Pieces, row_group: Ints, tiles: Sequence[Tile]) -> Touches:
         )
         geometry, boxes = pieces.geometry[rows], bounds[rows]
         if tile.ground is not None:
-            geometry = shapely.intersection(geometry, tile.owned)
+            geometry = areas(shapely.intersection(areas(geometry), tile.owned))
             boxes = shapely.bounds(geometry)
             real = shapely.area(geometry) > 0
             rows, geometry, boxes = rows[real], geometry[real], boxes[real]
@@ -160,17 +160,19 @@ def _chunks(
     within = np.arange(len(at)) - np.repeat(np.cumsum(count) - count, count)
     row = first_row[at] + within // wide[at]
     column = first_column[at] + within % wide[at]
-    # A box that spans several chunks says little of the polygon inside: ask the polygon.
-    ask = np.flatnonzero(count[at] > 1)
+    # A box that is not inside one chunk says little of the polygon inside it: ask the polygon.
+    west, south, east, north = grid.bounds
+    beyond = (boxes[:, :2] < (west, south)).any(axis=1) | (boxes[:, 2:] > (east, north)).any(axis=1)
+    ask = np.flatnonzero(((count > 1) | beyond)[at])
     hair = HAIR * grid.dx
-    west = grid.x0 + column[ask] * grid.chunk_width * grid.dx
+    left = grid.x0 + column[ask] * grid.chunk_width * grid.dx
     edge = grid.y0 + row[ask] * grid.chunk_height * grid.dy
     far = edge + grid.chunk_height * grid.dy
     cells = shapely.box(
-        west + hair,
-        np.minimum(edge, far) + hair,
-        west + grid.chunk_width * grid.dx - hair,
-        np.maximum(edge, far) - hair,
+        left + hair,
+        np.maximum(np.minimum(edge, far), south) + hair,
+        np.minimum(left + grid.chunk_width * grid.dx, east) - hair,
+        np.minimum(np.maximum(edge, far), north) - hair,
     )
     touched = np.ones(len(at), bool)
     touched[ask] = shapely.intersects(geometry[at[ask]], cells)

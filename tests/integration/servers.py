@@ -1,0 +1,207 @@
+"""Real servers on loopback (a folder over HTTP, an S3 store), and the command as a process of its own."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass
+class FolderServer:
+    """A folder over HTTP: what it serves, how, and what it was asked.
+
+    `missing` holds ends of paths that answer 404; `asked` collects (method, path, Range header).
+    While `gate` is clear, every request waits.
+    """
+
+    folder: Path
+    ranges: bool = True
+    login: str = ""
+    missing: tuple[str, ...] = ()
+    asked: list[tuple[str, str, str]] = field(default_factory=list)
+    url: str = ""
+    gate: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def __init__(self, served: FolderServer, *args: Any) -> None:
+        self.served = served
+        super().__init__(*args)
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def _answer(self, *, body: bool) -> None:
+        served = self.served
+        wanted = self.headers.get("Range", "")
+        path = unquote(urlsplit(self.path).path).lstrip("/")
+        served.asked.append((self.command, path, wanted))
+        served.gate.wait()
+        login = base64.b64encode(served.login.encode()).decode()
+        if served.login and self.headers.get("Authorization") != f"Basic {login}":
+            self.send_error(HTTPStatus.UNAUTHORIZED)
+            return
+        file = served.folder / path
+        if ".." in path.split("/") or not file.is_file() or path.endswith(served.missing or "\0"):
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return
+        stat = file.stat()
+        start, stop, status = 0, stat.st_size, HTTPStatus.OK
+        if served.ranges and (match := re.fullmatch(r"bytes=(\d+)-(\d*)", wanted)):
+            start, stop = int(match[1]), min(int(match[2] or stat.st_size) + 1, stat.st_size)
+            status = HTTPStatus.PARTIAL_CONTENT
+            if start >= stat.st_size:
+                self.send_error(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
+                return
+        self.send_response(status)
+        self.send_header("Content-Length", str(stop - start))
+        self.send_header("ETag", f'"{stat.st_mtime_ns:x}-{stat.st_size:x}"')
+        if served.ranges:
+            self.send_header("Accept-Ranges", "bytes")
+        if status == HTTPStatus.PARTIAL_CONTENT:
+            self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{stat.st_size}")
+        self.end_headers()
+        if body:
+            with file.open("rb") as source:
+                source.seek(start)
+                # A client that has seen enough hangs up: that is no fault of the server.
+                try:
+                    self.wfile.write(source.read(stop - start))
+                except (BrokenPipeError, ConnectionResetError):
+                    self.close_connection = True
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 256  # the default of 5 drops connections when 64 come at once
+
+
+@contextmanager
+def http_server(
+    folder: Path, *, ranges: bool = True, login: str = "", missing: Sequence[str] = ()
+) -> Iterator[FolderServer]:
+    """Serve a folder on a free port; `login` is ``user:password``."""
+    served = FolderServer(folder, ranges, login, tuple(missing))
+    server = _Server((LOOPBACK, 0), functools.partial(_Handler, served))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    served.url = f"http://{LOOPBACK}:{server.server_address[1]}"
+    try:
+        yield served
+    finally:
+        served.gate.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@dataclass
+class S3Server:
+    """An S3 store in memory; `environment` is what reaches it, with credentials made up for the test."""
+
+    url: str
+    key: str = "AKIAIOSFODNN7LOOPBACK"
+    secret: str = "made+up/secret+for+the+loopback+store"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": self.key,
+            "AWS_SECRET_ACCESS_KEY": self.secret,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"key": self.key, "secret": self.secret, "endpoint_url": self.url}
+
+    def filesystem(self) -> Any:
+        import s3fs
+
+        path_style = {"s3": {"addressing_style": "path"}}
+        return s3fs.S3FileSystem(
+            **self.options, config_kwargs=path_style, skip_instance_cache=True, use_listings_cache=False
+        )
+
+    def upload(self, folder: Path, bucket: str, prefix: str = "") -> None:
+        """Put every file of a folder under ``bucket/prefix``; makes the bucket."""
+        fs = self.filesystem()
+        fs.mkdir(bucket)
+        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+            name = "/".join(part for part in (prefix, file.relative_to(folder).as_posix()) if part)
+            fs.put_file(str(file), f"{bucket}/{name}")
+
+    def keys(self, bucket: str) -> list[str]:
+        """All names in a bucket, and any upload that was begun and not ended."""
+        fs = self.filesystem()
+        found = [path.removeprefix(f"{bucket}/") for path in fs.find(bucket)]
+        open_uploads = fs.call_s3("list_multipart_uploads", Bucket=bucket).get("Uploads", [])
+        return found + [f"{upload['Key']} (unfinished upload)" for upload in open_uploads]
+
+
+@contextmanager
+def s3_server() -> Iterator[S3Server]:
+    """Run moto's S3 in this process on a free port."""
+    import logging
+
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address=LOOPBACK, port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        yield S3Server(f"http://{host}:{port}")
+    finally:
+        server.stop()
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    """This environment without what would lead a run elsewhere."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "ZONAL_", "DASK_"))}
+    return kept | {"COLUMNS": "200"} | more
+
+
+def zonal(
+    *words: object, folder: Path, timeout: float = 120, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the installed command in a process of its own, in `folder`."""
+    script = Path(sys.executable).with_name("zonal")
+    command = [str(script)] if script.exists() else [shutil.which("zonal") or "zonal"]
+    return subprocess.run(
+        [*command, *map(str, words)],
+        cwd=folder,
+        env=clean_environment(**environment),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )

@@ -11,7 +11,7 @@ import shapely
 from synthetic import jittered_blocks
 
 from zonal.errors import InputError
-from zonal.zones import Columns, Filters, check, in_space, repair, select
+from zonal.zones import Columns, Filters, check, in_space, repair, select, whole_numbers
 
 CENSUS = Columns("GEOID20", "ALAND20", "STATEFP20", "COUNTYFP20")
 BOWTIE = shapely.Polygon([(0, 0), (2, 2), (2, 0), (0, 2)])
@@ -317,3 +317,14 @@ def test_nothing_but_empty_zones_can_be_ordered() -> None:
     frame = frame_of(shapely.Polygon(), shapely.Polygon(), ids=["b", "a"])
     assert in_space(frame, "id")["id"].tolist() == ["a", "b"]
     assert len(in_space(frame.iloc[:0], "id")) == 0
+
+
+def test_counts_with_nulls_are_whole_numbers_whatever_the_file_made_of_them() -> None:
+    frame = gpd.GeoDataFrame(
+        {"POP20": [1.0, None], "HOUSING20": [None, None], "share": [0.5, 1.0], "name": ["a", "b"]},
+        geometry=[shapely.box(0, 0, 1, 1)] * 2,
+        crs="EPSG:4269",
+    ).astype({"HOUSING20": float})
+    typed = whole_numbers(frame, ["POP20", "HOUSING20", "share", "name", "absent"])
+    assert [str(typed[c].dtype) for c in ("POP20", "HOUSING20", "share")] == ["Int64", "Int64", "float64"]
+    assert typed["POP20"].tolist()[0] == 1 and typed["POP20"].isna().tolist() == [False, True]

@@ -341,6 +341,37 @@ def catalog_check(
         raise typer.Exit(worst)
 
 
+SEVERAL = frozenset({"--raster", "--state", "--county"})
+"""Options that take several values: repeated, or one after the other."""
+
+
+def spread(words: list[str]) -> list[str]:
+    """Repeat an option of several values before each: ``--raster a b`` is ``--raster a --raster b``.
+
+    A workflow (a YAML file, or a bundled name) after them is not one of their values.
+    """
+    found: list[str] = []
+    option = None
+    for at, word in enumerate(words):
+        if word == "--":
+            return found + words[at:]
+        if word.startswith("-"):
+            option = word if word in SEVERAL else None
+        elif option is not None and words[at - 1] != option:
+            if _is_workflow(word):
+                option = None
+            else:
+                found.append(option)
+        found.append(word)
+    return found
+
+
+def _is_workflow(word: str) -> bool:
+    from zonal.settings import workflow_names
+
+    return word.lower().endswith((".yaml", ".yml")) or word in workflow_names()
+
+
 class _Stopped(SystemExit):
     """SIGINT or SIGTERM: unwinds the stack, so that locks and workers go.
 
@@ -358,7 +389,7 @@ def main() -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     try:
-        code = app(standalone_mode=False, prog_name="zonal")
+        code = app(args=spread(sys.argv[1:]), standalone_mode=False, prog_name="zonal")
     except _Stopped as stopped:
         word = "terminated" if stopped.code == signal.SIGTERM else "interrupted"
         print(f"zonal: {word}; the same command goes on where it stopped", file=sys.stderr)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -27,6 +27,7 @@ from zonal.io.folder import Folder
 from zonal.io.ranges import Blob
 from zonal.io.stage import STAGE, Stage
 from zonal.io.table import Columns, covered_zones
+from zonal.manifest import about, figures
 from zonal.output import DATASET, TABLE, WORK, Output
 from zonal.planning import Opened, costs, plan_year
 from zonal.settings import Settings
@@ -34,9 +35,6 @@ from zonal.staging import stage, stage_key
 from zonal.units import Costs, Plan
 from zonal.work import Job, PartReport, UnitReport, part_name
 from zonal.zones import Filters
-
-VERSIONS = ("numpy", "pyarrow", "shapely", "pyproj", "numba", "dask", "imagecodecs", "rasterio", "geopandas")
-"""Libraries whose versions the manifest records."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +289,7 @@ class _Run:
         started = time.perf_counter()
         raster = self.inputs.raster
         self.plan, self.opened = plan_year(self.inputs.settings, raster, self.staged, self.year, headers=True)
-        self.header_bytes = sum(file.counters.bytes for _, _, file in self.opened)
+        self.header_bytes = sum(file.header_bytes for _, _, file in self.opened)
         self.costs = costs(raster, self.staged, self.plan, self.opened)
         self.seconds["planning"] = time.perf_counter() - started
         if not self.plan.units:
@@ -317,7 +315,13 @@ class _Run:
         self.seconds["computing"] = gathered - started
         files = self.output.publish(self.plan, self.staged, parts, job.columns, job.about)
         self.seconds["publishing"] = time.perf_counter() - gathered
-        manifest = self._manifest(reports, files, parts)
+        zones = covered_zones(parts, [part_name(part.number) for part in self.plan.parts])
+        manifest = {
+            **self._described(),
+            "table": TABLE if files == [TABLE] else DATASET,
+            "files": files,
+            **figures(self.staged, self.plan, zones, self.costs, self.header_bytes, reports, self.seconds),
+        }
         self.output.commit(manifest)
         for sentence in _warnings(manifest["zones"]):
             self.notify(Event("warning", sentence))
@@ -335,26 +339,26 @@ class _Run:
             coverage=settings.coverage,
             engine=settings.engine,
             year=self.year,
-            about=self._about(),
+            about=about(settings, self.year, self.staged.zone_id, self.inputs.zones.source, raster.source),
             stats=tuple(stat for _, stat, _ in self.opened),
         )
 
-    def _about(self) -> dict[str, Any]:
-        """Describe the table in its own metadata: the same wherever the inputs were read from."""
-        settings = self.inputs.settings
-        zones, raster = self.inputs.zones.source, self.inputs.raster.source
-        sources = [source for source in (zones, raster) if source is not None]
+    def _described(self) -> dict[str, Any]:
+        """Say what ran on what: the first half of the manifest."""
+        raster = self.inputs.raster
+        index = {"url": raster.index_name, **asdict(raster.index_stat)} if raster.index_stat else None
         return {
             "zonal_version": version("zonal"),
-            "year": self.year,
-            "vintage": zones.vintage if zones else None,
-            "coverage": settings.coverage,
-            "engine": settings.engine,
-            "statistics": list(settings.stats),
-            "zone_id": self.staged.zone_id,
-            "sources": [source.source_url or source.name for source in sources],
-            "citations": [source.citation for source in sources if source.citation],
-            "licences": [source.license for source in sources if source.license],
+            "settings": self.inputs.settings.public() | {"year": self.year},
+            "fingerprint": digest(self.fingerprint),
+            "fingerprint_of": self.fingerprint,
+            "stage_key": self.staged.key,
+            "inputs": {
+                "zones": self.staged.report["files"],
+                "index": index,
+                "tiles": [{"path": tile.path, **asdict(stat)} for tile, stat, _ in self.opened],
+                "coordinate_operations": self.staged.report["operations"],
+            },
         }
 
     def _gather(self, runner: Runner, job: Job) -> list[UnitReport]:
@@ -379,48 +383,6 @@ class _Run:
             figures = {"zones": zones, "chunks": chunks, "bytes": fetched, "totals": totals}
             self.notify(Event("progress", "", {**figures, "seconds": time.perf_counter() - started}))
         return reports
-
-    def _manifest(self, reports: Sequence[UnitReport], files: list[str], parts: Folder) -> dict[str, Any]:
-        staged, raster = self.staged.report, self.inputs.raster
-        index = {"url": raster.index_name, **asdict(raster.index_stat)} if raster.index_stat else None
-        return {
-            "zonal_version": version("zonal"),
-            "settings": self.inputs.settings.public() | {"year": self.year},
-            "fingerprint": digest(self.fingerprint),
-            "fingerprint_of": self.fingerprint,
-            "stage_key": self.staged.key,
-            "table": TABLE if files == [TABLE] else DATASET,
-            "files": files,
-            "inputs": {
-                "zones": staged["files"],
-                "index": index,
-                "tiles": [{"path": tile.path, **asdict(stat)} for tile, stat, _ in self.opened],
-                "coordinate_operations": staged["operations"],
-            },
-            "zones": {
-                "read": staged["read"],
-                "kept": self.plan.zones,
-                "dropped": staged["dropped"],
-                "repaired": staged["repaired"],
-                "empty": staged["empty"],
-                **covered_zones(parts, [part_name(part.number) for part in self.plan.parts]),
-            },
-            "plan": {
-                "tiles": len(self.plan.tiles),
-                "chunks": self.plan.chunks,
-                "units": len(self.plan.units),
-                "parts": len(self.plan.parts),
-            },
-            "bytes": {
-                "to_fetch": self.costs.bytes_to_fetch,
-                "headers": self.header_bytes,
-                "fetched": sum(report.fetched for report in reports),
-                "staged_read": sum(report.staged for report in reports),
-            },
-            "seconds": {name: round(value, 3) for name, value in self.seconds.items()}
-            | {"in_units": round(sum(report.seconds for report in reports), 3)},
-            "versions": {name: version(name) for name in VERSIONS},
-        }
 
 
 def _warnings(zones: dict[str, Any]) -> Iterator[str]:

@@ -26,7 +26,7 @@ from zonal.io.stage import AREA, EVERY_YEAR, ROW_GROUP, Batch, Stage, write_batc
 from zonal.io.table import Columns as TableColumns
 from zonal.pieces import WGS84, one_crs_pieces, operation_name, reproject, unwrap, utm_pieces
 from zonal.tiles import foreign_pieces
-from zonal.zones import Filters, check, in_space, repair, select
+from zonal.zones import Filters, check, in_space, repair, select, whole_numbers
 
 STAGE_VERSION = 1
 """Goes up when the same inputs are staged otherwise."""
@@ -117,6 +117,8 @@ def stage(
         table.check([c for c in frame.columns if c != columns.zone_id], file.name)
         kept, dropped = select(frame, filters, columns, file.name)
         kept, mended = repair(kept, file.name)
+        if zones.source is not None:
+            kept = whole_numbers(kept, zones.source.columns)
         kept = in_space(kept, columns.zone_id)
         ids = kept[columns.zone_id]
         if seen & {*ids}:

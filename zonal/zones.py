@@ -168,6 +168,21 @@ def repair(frame: gpd.GeoDataFrame, source: str) -> tuple[gpd.GeoDataFrame, dict
     return frame.set_geometry(gpd.GeoSeries(new, index=frame.index, crs=frame.crs)), counts
 
 
+def whole_numbers(frame: gpd.GeoDataFrame, names: Sequence[str]) -> gpd.GeoDataFrame:
+    """Make counts that a file holds as floats, for the sake of nulls, integers again (nullable).
+
+    One state's POP20 may have nulls and another's none; in a table of both the column has one type.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Columns to look at; those with any fraction stay as they are.
+    """
+    floats = [c for c in names if c in frame.columns and frame[c].dtype.kind == "f"]
+    whole = [c for c in floats if (frame[c].dropna() % 1 == 0).all()]
+    return frame.astype(dict.fromkeys(whole, "Int64"))
+
+
 def in_space(frame: gpd.GeoDataFrame, zone_id: str) -> gpd.GeoDataFrame:
     """Sort zones along a Hilbert curve over their own extent (ties by id), empty ones last."""
     if not len(frame):

@@ -53,6 +53,8 @@ class Cog:
     rule : {"aef", "linear"}
     stat : Stat
         Size and version of the file when it was opened.
+    header_bytes : int
+        What opening it read.
     blob : Blob
         The file itself: ask its `stat()` whether it is still the same.
     """
@@ -63,6 +65,7 @@ class Cog:
         self.stat = stat
         self.rule = rule
         self.bands = layout.names
+        self.header_bytes = blob.counters.bytes
         self._layout = layout
         rows = layout.block_height
         if not layout.tiled:

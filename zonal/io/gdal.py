@@ -67,6 +67,8 @@ class GdalRaster:
     rule : "linear"
     stat : Stat
         Size and version when it was opened.
+    header_bytes : int
+        What opening it read; 0 of a local file, where GDAL does not tell.
     close : callable
         Closes the file; so does the end of the object or of the process.
     counters : Counters
@@ -99,6 +101,7 @@ class GdalRaster:
             self._scales = np.array([dataset.scales[i] for i in picked], np.float64)
             self._shifts = np.array([dataset.offsets[i] for i in picked], np.float64)
             self.grid = self._place(dataset)
+        self.header_bytes = self.counters.bytes
         if self._dtype.kind not in "uif":
             raise InputError(f"{self.name}: {self._dtype} numbers, expected integers or floats")
 

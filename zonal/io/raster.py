@@ -97,6 +97,10 @@ class Raster(Protocol):
     def stat(self) -> Stat:
         """Size and version of the file when it was opened."""
 
+    @property
+    def header_bytes(self) -> int:
+        """Bytes that opening it read."""
+
     def chunk_bytes(self, chunk: int) -> int:
         """Bytes of a chunk as stored, as far as the header tells; what `fetch` will hold."""
 

@@ -1,0 +1,197 @@
+"""The real run from a folder, over HTTP and from S3, and into S3: one table, whatever carries the bytes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Run
+from servers import S3Server, http_server, zonal
+
+from zonal.clusters import Threads
+from zonal.engine import run
+from zonal.errors import InputError, StoreError, ZonalError
+from zonal.io.ranges import RetryPolicy
+from zonal.settings import Settings
+
+pytestmark = pytest.mark.timeout(240)
+
+TILE = "tge-labs/aef/v1/annual/2024/16N/xwi2024demo000001-0000000000-0000000000.tiff"
+PASSWORD = "hunter2-of-the-loopback"
+
+
+@pytest.fixture(scope="module")
+def store(s3: S3Server, shared: Path) -> S3Server:
+    """Hold the mirror in a plain bucket, and in one whose name has dots, as the public one's has."""
+    wanted = shared / "mirror"
+    s3.upload(wanted, "mirror-of-all", "some/prefix")
+    fs = s3.filesystem()
+    fs.mkdir("dotted.mirror.example")
+    for name in s3.keys("mirror-of-all"):
+        fs.cp_file(f"mirror-of-all/{name}", f"dotted.mirror.example/{name.removeprefix('some/prefix/')}")
+    fs.mkdir("results")
+    return s3
+
+
+@pytest.fixture
+def reaches(store: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """The store, reached by the environment alone."""
+    for name, value in store.environment.items():
+        monkeypatch.setenv(name, value)
+    yield store
+
+
+def settings(mirror: object, output: object, **more: Any) -> Settings:
+    return Settings(**{"state": "WI", "year": 2024, "mirror": str(mirror), "output": str(output)} | more)
+
+
+def run_here(mirror: object, output: object, **more: Any) -> dict[str, Any]:
+    (result,) = run(settings(mirror, output, **more), runner=Threads(2))
+    return result.manifest
+
+
+def everything_in(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+# ------------------------------------------------------------------ HTTP
+
+
+def test_a_plain_http_server_gives_the_same_bytes_as_the_folder(wisconsin: Run, tmp_path: Path) -> None:
+    with http_server(wisconsin.mirror) as server:
+        manifest = run_here(server.url, tmp_path)
+        asked = list(server.asked)
+    assert (tmp_path / "stats.parquet").read_bytes() == wisconsin.path.read_bytes()
+    assert manifest["bytes"]["fetched"] == wisconsin.manifest["bytes"]["fetched"]
+    assert [(t["path"], t["size"]) for t in manifest["inputs"]["tiles"]] == [
+        (t["path"], t["size"]) for t in wisconsin.manifest["inputs"]["tiles"]
+    ]
+    spans = [span for method, path, span in asked if method == "GET" and path == TILE]
+    assert spans and all(span.startswith("bytes=") for span in spans), "the tile is never asked for whole"
+    ends = [span.removeprefix("bytes=").split("-") for span in spans]
+    sent = sum(int(last) - int(first) + 1 for first, last in ends)
+    assert sent <= 1.05 * manifest["bytes"]["to_fetch"], "no byte of the tile travels twice"
+
+
+def test_a_server_without_byte_ranges_is_refused_in_one_sentence(
+    wisconsin: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RetryPolicy, "delays", lambda self: iter([0.01, 0.01]))
+    with (
+        http_server(wisconsin.mirror, ranges=False) as server,
+        pytest.raises(StoreError, match="ignores byte ranges") as caught,
+    ):
+        run_here(server.url, tmp_path / "out")
+    assert caught.value.exit_code == 4
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_tile_that_the_server_lacks_ends_the_run_by_name(wisconsin: Run, tmp_path: Path) -> None:
+    with http_server(wisconsin.mirror, missing=(".tiff",)) as server:
+        done = zonal(
+            *("run", "--state", "WI", "--year", 2024, "--output", "out", "--mirror", server.url),
+            folder=tmp_path,
+        )
+    assert done.returncode == 3, done.stdout + done.stderr
+    (sentence,) = [line for line in done.stderr.splitlines() if line.startswith("zonal: ")]
+    assert TILE in sentence and "no such file" in sentence and "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_password_in_the_mirrors_address_is_used_and_never_shown(
+    wisconsin: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    login = f"reader:{PASSWORD}"
+    with http_server(wisconsin.mirror, login=login) as server:
+        manifest = run_here(server.url.replace("://", f"://{login}@"), tmp_path / "out")
+        assert (tmp_path / "out/stats.parquet").read_bytes() == wisconsin.path.read_bytes()
+        assert manifest["settings"]["mirror"] == server.url
+        assert PASSWORD.encode() not in everything_in(tmp_path)
+        server.missing = (".tiff",)
+        with pytest.raises(InputError) as caught:
+            run_here(server.url.replace("://", f"://{login}@"), tmp_path / "other")
+        assert PASSWORD not in str(caught.value) and TILE in str(caught.value)
+        server.login = "reader:changed"
+        with pytest.raises(ZonalError) as refused:
+            run_here(server.url.replace("://", f"://{login}@"), tmp_path / "third")
+        assert PASSWORD not in str(refused.value) and "401" in str(refused.value)
+
+
+# ------------------------------------------------------------------ S3
+
+
+def test_a_mirror_on_s3_gives_the_same_bytes_as_the_folder(
+    wisconsin: Run, reaches: S3Server, tmp_path: Path
+) -> None:
+    manifest = run_here("s3://mirror-of-all/some/prefix", tmp_path)
+    assert (tmp_path / "stats.parquet").read_bytes() == wisconsin.path.read_bytes()
+    assert manifest["bytes"]["fetched"] == wisconsin.manifest["bytes"]["fetched"]
+
+
+def test_the_command_reads_a_dotted_bucket_and_leaves_only_the_table_and_its_manifest(
+    wisconsin: Run, store: S3Server, tmp_path: Path
+) -> None:
+    words = ["run", "--state", "WI", "--year", 2024, "--mirror", "s3://dotted.mirror.example"]
+    words += ["--output", "s3://results/out/wi"]
+    done = zonal(*words, folder=tmp_path, **store.environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "s3://results/out/wi/stats.parquet" in done.stdout
+    fs = store.filesystem()
+    names = [name for name in store.keys("results") if name.startswith("out/wi")]
+    assert names == ["out/wi/manifest.json", "out/wi/stats.parquet"]
+    assert fs.cat_file("results/out/wi/stats.parquet") == wisconsin.path.read_bytes()
+    stored = fs.cat_file("results/out/wi/manifest.json")
+    manifest = json.loads(stored)
+    assert manifest["files"] == ["stats.parquet"]
+    assert manifest["zones"] == wisconsin.manifest["zones"]
+    assert manifest["settings"]["output"] == "s3://results/out/wi"
+    told = done.stdout + done.stderr + stored.decode()
+    for secret in (store.key, store.secret):
+        assert secret not in told
+    assert not list(tmp_path.iterdir()), "nothing is written to the working directory"
+
+
+def test_credentials_from_storage_options_work_and_are_written_nowhere(store: S3Server) -> None:
+    told: list[str] = []
+    given = settings(
+        "s3://mirror-of-all/some/prefix",
+        "s3://results/by-options",
+        storage_options={"s3": store.options},
+        bbox=(-88.835, 44.26, -88.82, 44.27),  # few chunks: what is read is not in question here
+    )
+    (result,) = run(given, runner=Threads(2), notify=lambda event: told.append(repr(event)))
+    fs = store.filesystem()
+    assert fs.exists("results/by-options/stats.parquet") and result.manifest["zones"]["covered"] > 10
+    everything = repr(given) + repr(result) + "".join(told) + json.dumps(result.manifest)
+    everything += "".join(fs.cat_file(f"results/{n}").decode("latin-1") for n in store.keys("results"))
+    for secret in (store.key, store.secret):
+        assert secret not in everything
+
+
+def test_wrong_credentials_end_the_run_without_being_shown(
+    store: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RetryPolicy, "delays", lambda self: iter([0.01]))
+    options = {"s3": store.options | {"secret": PASSWORD}}
+    with pytest.raises(ZonalError) as caught:
+        run_here("s3://no-such-bucket/x", tmp_path / "out", storage_options=options)
+    assert caught.value.exit_code in (3, 4)
+    assert PASSWORD not in str(caught.value) and "no-such-bucket" in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_same_run_again_on_s3_has_nothing_to_do(wisconsin: Run, reaches: S3Server) -> None:
+    given = settings(wisconsin.mirror, "s3://results/twice")
+    (first,) = run(given, runner=Threads(2))
+    (second,) = run(given, runner=Threads(2))
+    assert first.fresh and not second.fresh
+    assert second.manifest == first.manifest
+
+
+def test_a_failed_run_leaves_nothing_on_s3(reaches: S3Server) -> None:
+    with pytest.raises(InputError, match="covers any of the 10,146 zones"):
+        run_here("s3://dotted.mirror.example", "s3://results/colorado", state="CO")
+    assert not [name for name in reaches.keys("results") if name.startswith("colorado")]

@@ -29,8 +29,8 @@ LONGEST_MERGE = 8 * 1024 * 1024
 """No merged request grows beyond this, so that ranges still travel side by side."""
 
 IN_FLIGHT = 16
-"""Requests at once for one read. With 64, a plain HTTP server whose queue holds 5 connections took three times
-as long: the kernel drops what does not fit, and the client waits a second to ask again."""
+"""Requests at once for one read. With 64, a plain HTTP server whose queue holds 5 connections takes three
+times as long: the kernel drops what does not fit, and the client waits a second to ask again."""
 
 T = TypeVar("T")
 

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import s3fs
 
-from zonal.catalog import Catalog, RasterSource, ZoneSource
+from zonal.catalog import Catalog
 from zonal.errors import InputError, UsageError
+from zonal.sources import RasterSource, ZoneSource
 from zonal.states import STATES
 
 INDEX = "s3://us-west-2.opendata.source.coop/tge-labs/aef/v1/annual/aef_index.parquet"

@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zonal.credentials import scrub_urls
 from zonal.errors import InputError, StoreError
-from zonal.io.clients import explain, scrub_urls
+from zonal.io.clients import explain
 from zonal.io.ranges import Blob, RetryPolicy, coalesce
 
 DATA = np.random.default_rng(0).integers(0, 256, 500_000, np.uint8).tobytes()

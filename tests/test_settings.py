@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from zonal.credentials import without_credentials
 from zonal.errors import InputError, UsageError, ZonalError
-from zonal.settings import Settings, bundled, load, settings_error, without_credentials, workflow_names
+from zonal.settings import Settings, settings_error
 from zonal.states import STATES, find
+from zonal.workflows import bundled, load, workflow_names
 
 REPO = Path(__file__).parent.parent
 

@@ -18,14 +18,15 @@ import pyarrow.parquet as pq
 import pyogrio
 import pyproj
 
-from zonal.catalog import Catalog, RasterSource, ZoneSource
+from zonal.catalog import Catalog
+from zonal.credentials import scrub_urls
 from zonal.errors import InputError, UsageError
 from zonal.inputs import raster_input
-from zonal.io.clients import scrub_urls
 from zonal.io.ranges import Blob
 from zonal.io.seekable import Seekable
 from zonal.io.vector import PARQUET, local_copy
 from zonal.settings import Settings
+from zonal.sources import RasterSource, ZoneSource
 from zonal.units import human
 from zonal.yamlfile import did_you_mean
 

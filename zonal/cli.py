@@ -218,7 +218,8 @@ def plan(
 
 def _settings(workflow: str | None, words: dict[str, Any]) -> Settings:
     """Lay those of a command's words that are settings over the workflow."""
-    from zonal.settings import Settings, load
+    from zonal.settings import Settings
+    from zonal.workflows import load
 
     return load(workflow, {name: words[name] for name in Settings.model_fields if name in words})
 
@@ -233,7 +234,7 @@ def demo(
     from zonal import demo as sample
     from zonal import engine as engines
     from zonal.screen import screen
-    from zonal.settings import load
+    from zonal.workflows import load
 
     if not quiet:
         print("The data of this demo is made up: an invented town, invented people, invented pixels.")
@@ -367,7 +368,7 @@ def spread(words: list[str]) -> list[str]:
 
 
 def _is_workflow(word: str) -> bool:
-    from zonal.settings import workflow_names
+    from zonal.workflows import workflow_names
 
     return word.lower().endswith((".yaml", ".yml")) or word in workflow_names()
 

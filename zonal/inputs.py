@@ -17,13 +17,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from zonal.catalog import Catalog, RasterSource, ZoneSource
+from zonal.catalog import Catalog
+from zonal.credentials import scrub_urls
 from zonal.errors import InputError, UsageError
-from zonal.io.clients import scrub_urls
 from zonal.io.ranges import Stat
 from zonal.io.raster import Raster
 from zonal.io.vector import read_index, read_zones
 from zonal.settings import Settings
+from zonal.sources import RasterSource, ZoneSource
 from zonal.tiles import INDEX_COLUMNS, Layout, Tile, from_index, near, own
 from zonal.work import Reader, located
 from zonal.zones import Columns

@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
@@ -25,20 +24,14 @@ from pydantic import (
 )
 
 from zonal import states
-from zonal.errors import InputError, UsageError
-from zonal.yamlfile import did_you_mean, read_mapping, shown, validation_sentence
+from zonal.credentials import redacted, without_credentials
+from zonal.errors import UsageError
+from zonal.yamlfile import did_you_mean, shown, validation_sentence
 
 Stat = Literal["mean", "std", "min", "max", "sum", "count"]
 """A statistic of a zone and a band."""
 
 _PLACE = re.compile(r"(tcp|tls)://[^\s/:@]+:\d{1,5}|(tcp|tls)://\[[0-9a-fA-F:.%]+\]:\d{1,5}")
-_SECRET = re.compile(r"sig|token|key|secret|pass|pwd|auth|cred|expires|^x-(amz|goog)-|^sk[ot]", re.IGNORECASE)
-# Those parameters of a signed Azure URL whose names alone say nothing.
-_AZURE = frozenset(
-    {"se", "sp", "sv", "sr", "st", "spr", "sip", "srt", "ss", "sdd", "ske", "skt", "sks", "skv"}
-)
-_HIDDEN = "***"
-
 # ------------------------------------------------------------------ the ways people write values
 
 
@@ -93,32 +86,6 @@ def parse_years(value: object) -> tuple[int, ...]:
             raise ValueError(f"year {word!r}: the range runs backwards; write {last}-{first}")
         years.update(range(first, last + 1))
     return tuple(sorted(years))
-
-
-def without_credentials(url: str) -> str:
-    """Return `url` without the user and password before its host and without signatures in its query.
-
-    A path that is no URL comes back as it is. Query parameters that carry no secret stay, for they
-    may name the file.
-    """
-    if "://" not in url:
-        return url
-
-    def clean(query: re.Match[str]) -> str:
-        pairs = [pair for pair in query[0][1:].split("&") if pair]
-        names = {pair.split("=")[0].lower() for pair in pairs}
-        secret = {name for name in names if _SECRET.search(name) or ("sig" in names and name in _AZURE)}
-        kept = [pair for pair in pairs if pair.split("=")[0].lower() not in secret]
-        return "?" + "&".join(kept) if kept else ""
-
-    return re.sub(r"\?[^#\s]*", clean, re.sub(r"://[^/?#\s]*@", "://", url))
-
-
-def _redacted(options: object, depth: int = 3) -> object:
-    """Nested options with every value hidden: only their names show."""
-    if not isinstance(options, dict) or depth == 0:  # YAML aliases can nest a mapping in itself
-        return _HIDDEN
-    return {str(key): _redacted(item, depth - 1) for key, item in options.items()}
 
 
 # ------------------------------------------------------------------ the model
@@ -340,7 +307,7 @@ class Settings(BaseModel):
             if isinstance(value, str):
                 values[name] = without_credentials(value)
         values["raster"] = [without_credentials(name) for name in self.raster]
-        values["storage_options"] = _redacted(self.storage_options)
+        values["storage_options"] = redacted(self.storage_options)
         return {name: values[name] for name in type(self).model_fields}
 
     def numbers(self) -> dict[str, Any]:
@@ -368,106 +335,3 @@ def settings_error(exc: ValidationError, where: str | None = None) -> UsageError
     """
     sentence = validation_sentence(exc, Settings.model_fields, "key" if where else "setting")
     return UsageError(f"{where}: {sentence}" if where else sentence)
-
-
-# ------------------------------------------------------------------ files
-
-
-def bundled(name: str) -> Path:
-    """Return where a bundled file lies, in an installed wheel or in a checkout.
-
-    Parameters
-    ----------
-    name : str
-        ``"data_catalog.yaml"`` or ``"workflows/washington-2020.yaml"``.
-
-    Raises
-    ------
-    InputError
-        It is in neither place.
-    """
-    package = Path(__file__).resolve().parent
-    for folder in (package / "_data", package.parent):
-        if (folder / name).exists():
-            return folder / name
-    raise InputError(f"{name} is not bundled with this installation of zonal")
-
-
-def workflow_names() -> tuple[str, ...]:
-    """Return the names of the bundled workflows, in alphabetical order."""
-    files = bundled("workflows").glob("*.yaml")
-    return tuple(sorted(file.stem for file in files if file.name != "kustomization.yaml"))
-
-
-def _workflow_file(workflow: str) -> Path:
-    path = Path(workflow)
-    if path.suffix in (".yaml", ".yml") or len(path.parts) != 1:
-        return path
-    names = workflow_names()
-    if workflow in names:
-        return bundled(f"workflows/{workflow}.yaml")
-    raise UsageError(
-        f"workflow {workflow!r}: not a YAML file and no bundled workflow ({', '.join(names)})"
-        f"{did_you_mean(workflow, names)}"
-    )
-
-
-def _spelt(values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Keys with ``_`` for ``-``; what is null counts as not given."""
-    spelt: dict[str, Any] = {}
-    for key, value in values.items():
-        name = key if key in Settings.model_fields else key.replace("-", "_")
-        if name in spelt:
-            raise UsageError(f"{where}: the key {name!r} comes twice")
-        if value is not None or name not in Settings.model_fields:
-            spelt[name] = value
-    return spelt
-
-
-def load(workflow: str | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
-    """Read a workflow, lay the flags over it, and check the result.
-
-    Parameters
-    ----------
-    workflow : str, optional
-        A YAML file, or the name of a bundled workflow (``"washington-2020"``). Its keys are the fields of
-        `Settings`, written with ``-`` or ``_``; its relative paths count from the working directory.
-    overrides : mapping, optional
-        Fields of `Settings` that win over the workflow; those that are None or an empty list count as not
-        given.
-
-    Returns
-    -------
-    Settings
-        `mirror` comes from the environment (``ZONAL_MIRROR``) where neither names one.
-
-    Raises
-    ------
-    InputError
-        The file is missing, unreadable, or not a YAML mapping.
-    UsageError
-        An unknown workflow, key or value; the message is one sentence and names the nearest valid word.
-    """
-    values: dict[str, Any] = {}
-    where = None
-    if workflow is not None:
-        file = _workflow_file(workflow)
-        where = f"workflow {workflow}"
-        values = _spelt(read_mapping(file, where), where)
-        _check(values, where)
-    flags = {
-        name: value for name, value in _spelt(overrides or {}, "settings").items() if value not in ([], ())
-    }
-    if flags.get("cluster", "local") != "local":  # the workflow sized a local cluster that is not wanted now
-        values = {name: value for name, value in values.items() if name not in ("workers", "threads")}
-    values |= flags
-    if mirror := os.environ.get("ZONAL_MIRROR"):
-        values.setdefault("mirror", mirror)
-    return _check(values, None)
-
-
-def _check(values: Mapping[str, Any], where: str | None) -> Settings:
-    try:
-        return Settings(**values)
-    except ValidationError as exc:
-        raise settings_error(exc, where) from None

@@ -7,13 +7,14 @@ retries nothing. Keeps credentials out of every text it makes.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from zonal.credentials import scrub_urls
+
 _RETRIED_4XX = {403, 408, 425, 429}  # 403: what data.source.coop answers when it throttles
-_SECRET_KEY = re.compile(r"key|secret|token|passw|auth|cred|sas|sign|cookie|connection_string", re.IGNORECASE)
 
 
 class PastEndError(OSError):
@@ -130,22 +131,6 @@ def explain(error: Exception) -> str:
         return text
     kind = type(error).__name__
     return f"{kind}: {text}" if text else kind
-
-
-def scrub_urls(text: str) -> str:
-    """Drop user, password and query (presigned URLs) from every URL in a text."""
-    text = re.sub(r"(\w+://)[^/\s@?'\"]*@", r"\1", text)
-    return re.sub(r"(\w+://[^\s?'\"]*)\?[^\s'\"]*", r"\1", text)
-
-
-def secrets(options: Mapping[str, Any], inherited: bool = False) -> Iterator[str]:
-    """Yield the strings in storage options that no message may show."""
-    for key, value in options.items():
-        secret = inherited or bool(_SECRET_KEY.search(str(key)))
-        if isinstance(value, Mapping):
-            yield from secrets(value, secret or str(key) == "headers")
-        elif secret and isinstance(value, str) and len(value) > 3:
-            yield value
 
 
 def _root(error: Exception) -> Exception:

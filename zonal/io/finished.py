@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from zonal.credentials import scrub_urls
 from zonal.errors import InputError
-from zonal.io.clients import scrub_urls
 from zonal.io.folder import Folder
 from zonal.io.ranges import Blob
 from zonal.io.seekable import Seekable

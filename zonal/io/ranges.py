@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
+from zonal.credentials import scrub_urls, secrets
 from zonal.errors import InputError, StoreError
 from zonal.io import clients
 from zonal.io.raster import Counters, Stat
@@ -156,10 +157,10 @@ class Blob:
         storage_options: Mapping[str, Any] | None = None,
         policy: RetryPolicy | None = None,
     ) -> None:
-        self.name = clients.scrub_urls(url)
+        self.name = scrub_urls(url)
         self.counters = Counters()
         self._policy = policy or RetryPolicy()
-        self._secrets = tuple(clients.secrets(storage_options or {}))
+        self._secrets = tuple(secrets(storage_options or {}))
         self._lock = threading.Lock()
         self._size: int | None = None
         stall, total = self._policy.stall, self._policy.total

@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyogrio
 
+from zonal.credentials import scrub_urls
 from zonal.errors import InputError
-from zonal.io.clients import scrub_urls
 from zonal.io.ranges import Blob, Stat
 
 BLOCK = 8 * 2**20

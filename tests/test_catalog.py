@@ -74,7 +74,7 @@ def test_the_blocks_are_described_as_they_are_served():
     blocks = Catalog.load().zones("census_blocks_2020")
     assert blocks.url(state="WI") == BLOCKS
     assert (blocks.zone_id, blocks.state_column, blocks.county) == ("GEOID20", "STATEFP20", "COUNTYFP20")
-    assert (blocks.land_area, blocks.water_area) == ("ALAND20", "AWATER20")
+    assert blocks.land_area == "ALAND20"
     assert blocks.vintage == "TIGER2025"
     assert blocks.crs == "EPSG:4269"
     assert {"GEOID20", "POP20", "HOUSING20", "UR20"} <= set(blocks.columns)

@@ -16,6 +16,8 @@ from zonal.cli import spread
         ("run --raster a.tif --raster b.tif c.tif", "run --raster a.tif --raster b.tif --raster c.tif"),
         ("run --bbox -122.4 47.4 -122 47.7 demo", "run --bbox -122.4 47.4 -122 47.7 demo"),
         ("export out/wa --to csv", "export out/wa --to csv"),
+        ("catalog check --state WI census_blocks_2020", "catalog check --state WI census_blocks_2020"),
+        ("plan --state WA OR", "plan --state WA --state OR"),
         ("run -- --state a b", "run -- --state a b"),
     ],
 )

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import geopandas as gpd
@@ -71,6 +73,41 @@ def test_sample_is_the_same_every_time(sample: Sample, tmp_path: Path) -> None:
         return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
     assert digests(sample.folder) == digests(again.folder)
+
+
+def stamps(folder: Path) -> dict[str, int]:
+    return {str(p): p.stat().st_mtime_ns for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_a_whole_sample_is_left_as_it_is_and_a_half_written_one_is_written_again(tmp_path: Path) -> None:
+    folder = tmp_path / "sample"
+    first = write_sample(folder)
+    before = stamps(folder)
+    assert write_sample(folder) == first
+    assert stamps(folder) == before
+
+    (folder / "sample.json").unlink()  # as when the first was interrupted
+    assert write_sample(folder) == first
+    assert all(stamps(folder)[name] != stamp for name, stamp in before.items())
+
+    (tile, *_) = (folder / "mirror").rglob("*.tiff")
+    size = tile.stat().st_size
+    tile.write_bytes(b"II")
+    write_sample(folder)
+    assert tile.stat().st_size == size
+
+
+def test_the_demo_run_again_has_nothing_to_do(tmp_path: Path) -> None:
+    def demo() -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "zonal", "demo", str(tmp_path / "town")]
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+    first = demo()
+    assert first.returncode == 0, first.stderr
+    before = stamps(tmp_path / "town")
+    second = demo()
+    assert second.returncode == 0, second.stderr
+    assert stamps(tmp_path / "town") == before
 
 
 def test_sample_is_small_and_says_that_it_is_made_up(sample: Sample) -> None:

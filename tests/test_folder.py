@@ -4,11 +4,14 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
-from zonal.errors import InputError, LockedError
+from zonal.errors import InputError, LockedError, StoreError
 from zonal.io.folder import LOCK, Folder
 
 
@@ -94,3 +97,69 @@ def test_a_lock_of_another_machine_is_not_judged_from_here(tmp_path: Path) -> No
 
 def test_options_never_show(tmp_path: Path) -> None:
     assert "secret" not in repr(Folder("s3://bucket/out", {"key": "me", "secret": "s3cr3t-secret"}))
+
+
+def test_a_second_holder_in_the_same_process_is_refused_and_leaves_the_lock(folder: Folder) -> None:
+    with folder.locked():
+        with pytest.raises(LockedError, match=f"in use by process {os.getpid()} on "), folder.locked():
+            pass
+        assert folder.exists(LOCK)
+    assert not folder.exists(LOCK)
+
+
+def test_the_lock_of_an_ended_process_with_our_number_is_taken_over(folder: Folder) -> None:
+    folder.write_json(LOCK, {"host": socket.gethostname(), "process": os.getpid(), "session": "before"})
+    with folder.locked():
+        assert folder.exists(LOCK)
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [("foo://bucket/x", "Protocol not known: foo"), ("gs://bucket/x", "Please install gcsfs")],
+)
+def test_a_store_that_nothing_here_opens_is_one_sentence(
+    url: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(InputError, match=f"{url}: cannot be opened: .*{says}"):
+        Folder(url).exists("a")
+
+
+class _Gone(MemoryFileSystem):  # type: ignore[misc]
+    """A store that stopped to answer."""
+
+    protocol = "gone"
+
+    def _fail(self, *_: object, **__: object) -> None:
+        raise ConnectionError("no route to https://me:s3cr3t-secret@host/x?sig=s3cr3t-secret")
+
+    exists = ls = find = cat_file = put_file = rm = cp_file = _fail
+
+
+def test_a_store_that_does_not_answer_is_one_sentence_without_credentials() -> None:
+    fsspec.register_implementation("gone", _Gone, clobber=True)
+    folder = Folder("gone://bucket/out", {"secret": "s3cr3t-secret"})
+    effects: list[Callable[[], object]] = [
+        lambda: folder.exists("a"),
+        folder.names,
+        folder.below,
+        lambda: folder.read_json("a"),
+        lambda: folder.write("a", b""),
+        lambda: folder.remove("a"),
+        lambda: folder.copy("a", "b"),
+    ]
+    for effect in effects:
+        with pytest.raises(StoreError, match=r"cannot \w+( \w+)? gone://bucket/out: .*no route") as caught:
+            effect()
+        assert "s3cr3t" not in str(caught.value)
+
+
+def test_what_failed_first_is_told_when_the_lock_cannot_be_released(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Folder("memory://first/out")
+
+    def broken(*_: object, **__: object) -> None:
+        raise ConnectionError("later")
+
+    with pytest.raises(InputError, match="the first"), folder.locked():
+        monkeypatch.setattr(MemoryFileSystem, "cat_file", broken)
+        raise InputError("the first")

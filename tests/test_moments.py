@@ -337,6 +337,31 @@ def test_extremes_that_were_not_accumulated_are_an_error() -> None:
         moments.statistics(0, 1, ("min",))
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.float64])
+def test_a_piece_kept_without_a_pixel_counts_its_tile_and_nothing_else(dtype: type) -> None:
+    values = np.full((1, 2, 2), 5, dtype)
+    weights = np.zeros((3, 2, 2))
+    weights[0, 0, 0] = 1
+    slots = np.arange(3)
+    moments = accumulate(
+        values,
+        np.ones((2, 2), bool),
+        coverage_of(weights),
+        zone=slots,
+        piece=slots,
+        tile=0,
+        chunk=0,
+        extremes=True,
+        kept=np.array([True, True, False]),
+    )
+    found = moments.statistics(0, 3, ("mean", "min", "max", "count"))
+    assert found.tile_count.tolist() == [1, 1, 0]
+    assert found.pixel_count.tolist() == [1, 0, 0]
+    for name in ("mean", "min", "max"):
+        assert np.isnan(found.columns[name][:, 0]).tolist() == [False, True, True]
+    assert found.columns["count"][:, 0].tolist() == [1, 0, 0]
+
+
 # ------------------------------------------------------------------ where arithmetic goes wrong
 
 

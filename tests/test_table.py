@@ -68,9 +68,40 @@ def test_statistics_of_nothing_are_null_not_nan() -> None:
 def test_an_attribute_with_the_name_of_an_added_column_is_an_error() -> None:
     columns = Columns("id", ("red",), ("mean",), narrow=False)
     columns.check(["name", "area"], "zones.gpkg")
-    for name in ("year", "red_mean", "bbox", "pixel_count"):
+    for name in ("year", "red_mean", "bbox", "pixel_count", "geometry", "zonal_area"):
         with pytest.raises(InputError, match=f"zones.gpkg: column '{name}' has the name"):
             columns.check(["name", name], "zones.gpkg")
+
+
+def test_two_bands_of_one_name_are_an_error() -> None:
+    columns = Columns("id", ("b", "c", "b"), ("mean",), narrow=False)
+    with pytest.raises(InputError, match="the raster has two bands named 'b'; give each a name of its own"):
+        columns.check(["id"], "zones.gpkg")
+
+
+@pytest.mark.parametrize("band", ["pixel", "tile"])
+@pytest.mark.parametrize("stats", [("mean",), ("mean", "count")])
+def test_a_band_that_would_take_the_place_of_another_column_is_an_error(
+    band: str, stats: tuple[str, ...]
+) -> None:
+    columns = Columns("id", ("red", band), stats, narrow=False)
+    with pytest.raises(InputError, match=f"two columns '{band}_count'.*rename the bands"):
+        columns.check(["id"], "zones.gpkg")
+
+
+def test_a_zone_id_with_the_name_of_an_added_column_is_an_error() -> None:
+    columns = Columns("year", ("red",), ("mean",), narrow=False)
+    with pytest.raises(InputError, match=r"zones\.gpkg: column 'year' has the name of one that zonal adds"):
+        columns.check(["year", "name"], "zones.gpkg")
+    with pytest.raises(InputError, match=r"zones\.gpkg: two columns are named 'name'; rename one"):
+        columns.check(["name", "name"], "zones.gpkg")
+
+
+def test_no_column_of_a_part_silently_takes_the_place_of_another() -> None:
+    with pytest.raises(InputError, match="two bands named 'b'"):
+        finished(3, Columns("GEOID20", ("b", "b"), ("mean",), narrow=False))
+    with pytest.raises(InputError, match="two columns 'pixel_count'"):
+        finished(3, Columns("GEOID20", ("pixel",), ("count",), narrow=False))
 
 
 def test_parts_become_one_file_with_large_row_groups_in_order(tmp_path: Path) -> None:

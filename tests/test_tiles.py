@@ -100,6 +100,12 @@ def test_a_missing_index_column_is_named(column: str) -> None:
     )
 
 
+def test_an_index_without_rows_says_so() -> None:
+    with pytest.raises(InputError) as caught:
+        near(row_of()[:0], 2024, np.array([[-87, 36, -86, 37.0]]), "aef_index.parquet")
+    assert str(caught.value) == "aef_index.parquet: the tile index has no rows; was it written in full?"
+
+
 @pytest.mark.parametrize(
     ("years", "have"),
     [

@@ -88,7 +88,7 @@ def world(folder: Path, tiles: list[SyntheticTile], zones: Any, **values: Any) -
         parts=Folder(str(folder / "parts")),
         reader=raster.reader,
         tiles=tuple(tile for tile, _, _ in opened),
-        urls=tuple(raster.url(tile) for tile in plan.tiles),
+        urls=tuple(raster.url(tile.path) for tile in plan.tiles),
         columns=columns,
         coverage=settings.coverage,
         engine=settings.engine,
@@ -221,7 +221,7 @@ def test_a_zone_along_the_border_of_a_tiles_ground_counts_once(tmp_path: Path) -
 
 def opened(small: World) -> tuple[Any, Any]:
     tile = small.raster.near(2024, np.array(small.job.stage.report["boxes"]))[0]
-    return tile, small.job.reader.open(small.raster.url(tile))
+    return tile, small.job.reader.open(small.raster.url(tile.path))
 
 
 def test_a_tile_takes_the_grid_that_its_file_states(small: World) -> None:
@@ -278,7 +278,27 @@ def test_a_file_with_other_bands_than_the_source_is_an_error(
     path = tile.write(tmp_path / "tile.tiff")
     with pytest.raises(InputError) as caught:
         small.job.reader.open(str(path))
-    assert str(caught.value) == f"tile {path}: {sentence}; is the index of another product?"
+    assert str(caught.value) == f"tile {path}: {sentence}; is it of another product?"
+
+
+@pytest.mark.parametrize(("driver", "dtype"), [("cog", "float32"), ("rasterio", "int16")])
+def test_a_file_that_states_another_nodata_than_the_catalog_is_an_error(
+    tmp_path: Path, driver: Any, dtype: str
+) -> None:
+    for name, nodata in (("right", -9999), ("wrong", -1), ("none", None)):
+        data = np.ones((2, 64, 64), dtype)
+        tile = SyntheticTile(utm_grid(32616, WEST, SOUTH, 64, 64, 64), data, nodata=nodata)
+        tile.write(tmp_path / f"{name}.tiff")
+    reader = Reader(driver, "linear", nodata=-9999)
+    assert reader.open(str(tmp_path / "right.tiff")).nodata == (-9999, -9999)
+    for name, said in (("wrong", "nodata -1"), ("none", "no nodata")):
+        path = tmp_path / f"{name}.tiff"
+        Reader(driver, "linear").open(str(path))
+        with pytest.raises(InputError) as caught:
+            reader.open(str(path))
+        assert str(caught.value) == (
+            f"tile {path}: band A00 states {said}, the catalog says -9999; correct the one that is wrong"
+        )
 
 
 def test_a_reader_opens_a_file_once(small: World) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pytest
 import shapely
 from synthetic import jittered_blocks
@@ -58,6 +59,15 @@ def test_good_zones_pass_the_check() -> None:
             frame_of(shapely.box(0, 0, 1, 1), shapely.Point(0, 0), shapely.LineString([(0, 0), (1, 1)])),
             "zones.gpkg: 2 zones are not polygons (the first is a Point)",
         ),
+        (
+            frame_of(*boxes(2)).assign(middle=gpd.GeoSeries.from_xy([0, 1], [0, 1], crs="EPSG:4269")),
+            "zones.gpkg: column 'middle' holds geometries too, beside 'geometry'; "
+            "zones have one geometry: drop the other column",
+        ),
+        (
+            frame_of(*boxes(2), name=["a", "b"], note=["c", "d"]).rename(columns={"note": "name"}),
+            "zones.gpkg: two columns are named 'name'; rename one",
+        ),
     ],
 )
 def test_unusable_zones_are_one_sentence(frame: gpd.GeoDataFrame, sentence: str) -> None:
@@ -104,6 +114,30 @@ def test_a_null_land_area_is_neither_water_nor_too_large() -> None:
     kept, dropped = select(frame, Filters(max_land_km2=25), CENSUS, "z")
     assert kept["GEOID20"].tolist() == ["z0"]
     assert dropped == {"all water": 1, "over 25 km2": 1}
+
+
+@pytest.mark.parametrize(
+    "areas",
+    [
+        pd.array([None, 0, 5_000_000_000, 7], dtype="Int64"),
+        ["unknown", "0", "5000000000", "7"],
+        pd.array([None, "0", "5e9", "7.0"], dtype="string"),
+    ],
+)
+def test_land_areas_may_be_nullable_or_text(areas: Any) -> None:
+    kept, dropped = select(census(4, ALAND20=areas), Filters(max_land_km2=25), CENSUS, "z")
+    assert kept["GEOID20"].tolist() == ["z0", "z3"]
+    assert dropped == {"all water": 1, "over 25 km2": 1}
+
+
+@pytest.mark.parametrize("dtype", ["int64", "Int64", "float64"])
+def test_counties_match_codes_that_a_file_holds_as_numbers(dtype: str) -> None:
+    codes = {"STATEFP20": pd.Series([6, 6, 53, 6]), "COUNTYFP20": pd.Series([33, 5, 33, 1])}
+    frame = census(4, **{name: values.astype(dtype) for name, values in codes.items()})
+    if dtype != "int64":
+        frame.loc[3, "COUNTYFP20"] = None
+    assert select(frame, Filters(county=("033",)), CENSUS, "z")[0]["GEOID20"].tolist() == ["z0", "z2"]
+    assert select(frame, Filters(county=("06033", "005")), CENSUS, "z")[0]["GEOID20"].tolist() == ["z0", "z1"]
 
 
 def test_a_size_limit_without_land_areas_is_an_error() -> None:

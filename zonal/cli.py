@@ -247,7 +247,8 @@ def demo(
         (result,) = engines.run(settings, fresh=fresh, notify=notify)
     if not quiet:
         zones_of = result.manifest["zones"]
-        print(f"{zones_of['kept']:,} zones summarised, {zones_of['covered']:,} of them covered by pixels.")
+        done = "zones summarised" if result.fresh else "zones were summarised already: nothing to do"
+        print(f"{zones_of['kept']:,} {done}; {zones_of['covered']:,} of them are covered by pixels.")
         print(f"The table is {result.table} (made-up data); its manifest is {result.output}/manifest.json.")
 
 
@@ -349,8 +350,11 @@ SEVERAL = frozenset({"--raster", "--state", "--county"})
 def spread(words: list[str]) -> list[str]:
     """Repeat an option of several values before each: ``--raster a b`` is ``--raster a --raster b``.
 
-    A workflow (a YAML file, or a bundled name) after them is not one of their values.
+    A workflow (a YAML file, or a bundled name) after them is not one of their values. Other commands
+    than `run` and `plan` have no such options.
     """
+    if words[:1] not in (["run"], ["plan"]):
+        return words
     found: list[str] = []
     option = None
     for at, word in enumerate(words):
@@ -393,8 +397,9 @@ def main() -> NoReturn:
         code = app(args=spread(sys.argv[1:]), standalone_mode=False, prog_name="zonal")
     except _Stopped as stopped:
         word = "terminated" if stopped.code == signal.SIGTERM else "interrupted"
-        print(f"zonal: {word}; the same command goes on where it stopped", file=sys.stderr)
-        _leave(128 + int(stopped.code or 0))
+        code = 128 + int(stopped.code or 0)
+        _tell(f"{word}; the same command goes on where it stopped", code)
+        _leave(code)
     except ZonalError as error:
         _fail(str(error), error.exit_code)
     except Exception as error:
@@ -404,6 +409,9 @@ def main() -> NoReturn:
             _fail(f"{message}; see {where} --help", UsageError.exit_code)
         import traceback
 
+        if _json_logs():
+            lines = traceback.format_exc()
+            _fail("this is a bug; please report it with the traceback", BUG, traceback=lines)
         traceback.print_exc()
         _fail("this is a bug; please report it with the lines above", BUG)
     sys.exit(code if isinstance(code, int) else 0)
@@ -417,6 +425,21 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _fail(message: str, code: int) -> NoReturn:
-    print(f"zonal: {message}", file=sys.stderr)
+def _fail(message: str, code: int, **values: str) -> NoReturn:
+    _tell(message, code, **values)
     sys.exit(code)
+
+
+def _tell(message: str, code: int, **values: str) -> None:
+    """Print how the process ends, as the lines before it were printed."""
+    if _json_logs():
+        from zonal.screen import json_line
+
+        json_line("error", message, exit_code=code, **values)
+    else:
+        print(f"zonal: {message}", file=sys.stderr)
+
+
+def _json_logs() -> bool:
+    words = sys.argv[1:]
+    return "--json-logs" in (words[: words.index("--")] if "--" in words else words)

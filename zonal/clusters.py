@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from zonal.errors import InputError, StoreError
+from zonal.errors import InputError, StoreError, ZonalError, first_line
 
 
 class Runner(Protocol):
@@ -58,6 +58,7 @@ class Distributed:
     """A Dask client, wherever its workers are."""
 
     client: Any
+    address: str = ""
 
     @property
     def described(self) -> str:
@@ -71,20 +72,71 @@ class Distributed:
         from distributed import as_completed
         from distributed.scheduler import KilledWorker
 
-        futures = self.client.get(graph, list(keys), sync=False)
+        with self._reached():
+            futures = self.client.get(graph, list(keys), sync=False)
         names = dict(zip((future.key for future in futures), keys, strict=True))
+        done = as_completed(futures, with_results=True, loop=self.client.loop)
         try:
-            for future, value in as_completed(futures, with_results=True, loop=self.client.loop):
+            while not done.is_empty():
+                with self._reached():
+                    # Dask's own wait would go on for ever where the scheduler went away.
+                    while not done.has_ready():
+                        self._check()
+                        with done.thread_condition:
+                            done.thread_condition.wait(timeout=0.1)
+                    future, value = next(done)
+                    if future.status != "finished":  # cancelled: Dask gives an error for its value
+                        raise self._lost()
                 yield names[future.key], value
         except KilledWorker as error:
             raise StoreError(f"a task ended its worker again and again: {error}") from error
         finally:
-            self.client.cancel(futures)
+            if self.connected:  # else it would wait for a scheduler that is gone
+                with contextlib.suppress(StoreError), self._reached():
+                    self.client.cancel(futures)
 
     def everywhere(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
         """Call it on each worker."""
-        found: dict[str, Any] = self.client.run(function, *arguments)
+        with self._reached():
+            found: dict[str, Any] = self.client.run(function, *arguments)
         return found
+
+    @property
+    def connected(self) -> bool:
+        """Whether the scheduler is there; once lost, what was asked of it is lost too."""
+        comm = self.client.scheduler_comm
+        return self.client.status == "running" and comm is not None and not comm.closed()
+
+    @contextlib.contextmanager
+    def _reached(self) -> Iterator[None]:
+        """Say in one sentence that the scheduler is gone, in whichever of Dask's words it shows."""
+        from distributed import CancelledError
+        from distributed.client import ClosedClientError
+        from distributed.comm.core import CommClosedError
+
+        try:
+            self._check()
+            yield
+        except ZonalError:
+            raise
+        except Exception as error:
+            lost = isinstance(error, (CommClosedError, CancelledError, ClosedClientError))
+            if self.connected and not lost:
+                raise
+            raise self._lost() from error
+
+    def _check(self) -> None:
+        if not self.connected:
+            raise self._lost()
+
+    def _lost(self) -> StoreError:
+        # Dask tries to come back, in vain and at length: all that it was asked to do is lost.
+        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
+        logging.getLogger("tornado.application").setLevel(logging.CRITICAL)
+        return StoreError(
+            f"the connection to the Dask scheduler {self.address or 'of this process'} was lost; "
+            "finished parts are kept: the same command goes on where it stopped"
+        )
 
 
 def default_workers(workers: int | None, threads: int | None) -> tuple[int, int]:
@@ -109,21 +161,35 @@ def connect(address: str, workers: int | None, threads: int | None) -> Iterator[
     Raises
     ------
     InputError
-        If no scheduler answers, or it has no workers.
+        If no scheduler answers, or it has no workers, or certificates are wanted for it.
     """
-    from distributed import Client, LocalCluster
+    from distributed import Client, LocalCluster, Security
 
     if address != "local":
+        # Dask would try for as long as it waits for a scheduler, and end with a TypeError.
+        if address.startswith("tls://") and not Security().get_connection_args("client")["ssl_context"]:
+            raise InputError(
+                f"{address}: no certificates to reach it with; set distributed.comm.tls.ca-file, "
+                "client.cert and client.key in Dask's configuration"
+            )
         try:
             client = Client(address, timeout="20s", set_as_default=False)
         except (OSError, TimeoutError, ValueError) as error:
-            raise InputError(f"no Dask scheduler answers at {address}: {_first_line(error)}") from None
-        with client:
+            raise InputError(f"no Dask scheduler answers at {address}: {first_line(error)}") from None
+        found = Distributed(client, address)
+        try:
             try:
-                client.wait_for_workers(1, timeout=60)
+                with found._reached():
+                    client.wait_for_workers(1, timeout=60)
             except TimeoutError:
                 raise InputError(f"the scheduler at {address} has no workers") from None
-            yield Distributed(client)
+            yield found
+        finally:
+            if found.connected:
+                client.close()
+            else:
+                with contextlib.suppress(TimeoutError):
+                    client.close(timeout=2)
         return
     processes, per_process = default_workers(workers, threads)
     with (
@@ -150,7 +216,3 @@ def active() -> Runner | None:
         return Distributed(get_client())
     except ValueError:
         return None
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).split("\n")[0]

@@ -5,6 +5,8 @@ Knows how to draw a town and how an AEF file is laid out; must not know plans, r
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import cos, radians, sin
@@ -25,6 +27,12 @@ from zonal.grid import Grid
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.integer[Any]]
+
+VERSION = 1
+"""Of the sample; goes up when `write_sample` would write other files."""
+
+MARKER = "sample.json"
+"""Written last: the version of the sample beside it, its counts and the sizes of its files."""
 
 YEAR = 2024
 NODATA = -128
@@ -72,9 +80,17 @@ class Sample:
 
 
 def write_sample(folder: Path) -> Sample:
-    """Write ``zones.parquet``, ``mirror/`` and ``README.txt`` into `folder`: the same data every time."""
+    """Write ``zones.parquet``, ``mirror/`` and ``README.txt`` into `folder`: the same data every time.
+
+    A whole sample that is there already stays as it is, so that a run of it is not
+    taken for a run of other files.
+    """
     mirror, zones_path = folder / "mirror", folder / "zones.parquet"
+    counts = _counts_of_whole_sample(folder)
+    if counts is not None:
+        return Sample(folder, zones_path, mirror, YEAR, *counts)
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARKER).unlink(missing_ok=True)
     (folder / "README.txt").write_text(README, encoding="utf-8")
 
     rng = np.random.default_rng(SEED)
@@ -91,7 +107,25 @@ def write_sample(folder: Path) -> Sample:
         rows.append(index_row(fid, key, YEAR, grid))
         written += len(chunks)
     write_index(mirror / PREFIX / "aef_index.parquet", rows)
+    files = [folder / "README.txt", zones_path, *sorted(path for path in mirror.rglob("*") if path.is_file())]
+    marker = {
+        "version": VERSION,
+        "counts": [len(zones), len(rows), written],
+        "files": {path.relative_to(folder).as_posix(): path.stat().st_size for path in files},
+    }
+    (folder / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
     return Sample(folder, zones_path, mirror, YEAR, len(zones), len(rows), written)
+
+
+def _counts_of_whole_sample(folder: Path) -> tuple[int, int, int] | None:
+    """Zones, tiles and chunks of the sample in `folder`; None unless it is whole and of this version."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        whole = all((folder / name).stat().st_size == size for name, size in marker["files"].items())
+        if marker["version"] == VERSION and whole:
+            zones, tiles, chunks = marker["counts"]
+            return zones, tiles, chunks
+    return None
 
 
 # The public layout: a tile, its place, its row in the index.

@@ -11,18 +11,20 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
+from pathlib import PurePosixPath
 from typing import Any
 
 import geopandas as gpd
 
 from zonal.catalog import Catalog
 from zonal.clusters import Runner, connect
+from zonal.credentials import without_credentials
 from zonal.errors import InputError, UsageError
 from zonal.fingerprint import digest, fingerprint
 from zonal.graph import wire
-from zonal.inputs import RasterInput, ZoneInput, raster_input, zone_input
+from zonal.inputs import RasterInput, ZoneInput, absolute, raster_input, zone_input
 from zonal.io.folder import Folder
 from zonal.io.ranges import Blob
 from zonal.io.stage import STAGE, Stage
@@ -109,7 +111,7 @@ def run(
     """
     inputs = _Inputs.of(settings, frame)
     years = inputs.years
-    base = settings.output or default_output(settings)
+    base = (settings.output or default_output(settings)).rstrip("/") or "/"
 
     def folder(url: str) -> Folder:
         return Folder(url, inputs.catalog.storage_options(url))
@@ -178,10 +180,15 @@ def plan(
 
 
 def default_output(settings: Settings) -> str:
-    """``./zonal-out/WA-2020``; of several years, their common beginning."""
-    place = "-".join(settings.state) if len(settings.state) <= 3 else f"{len(settings.state)}-states"
-    year = [str(year) for year in settings.year] if len(settings.year) == 1 else []
-    return "./zonal-out/" + "-".join([place or "zones", *year])
+    """``./zonal-out/WA-2020``; of several years, their common beginning; other zones and rasters by name."""
+    words = list(settings.state) if len(settings.state) <= 3 else [f"{len(settings.state)}-states"]
+    for name in ("zones", "raster"):
+        value = getattr(settings, name)
+        if value != type(settings).model_fields[name].default:
+            first = value if isinstance(value, str) else value[0]
+            words.append(PurePosixPath(without_credentials(first).split("?")[0]).stem)
+    words += [str(year) for year in settings.year] if len(settings.year) == 1 else []
+    return "./zonal-out/" + "-".join(words)
 
 
 @dataclass(frozen=True)
@@ -217,6 +224,12 @@ class _Inputs:
         """Years whose index rows matter to staging."""
         return self.settings.year if self.raster.index is not None else ()
 
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How tiles are read, as far as it can change a number."""
+        reader = self.raster.reader
+        return {"driver": reader.driver, "rule": reader.rule, "bands": list(reader.bands)}
+
     def stage_key(self) -> str:
         return stage_key(self.zones, self.raster, self.filters, self.index_years, self.settings.part_zones)
 
@@ -244,10 +257,10 @@ class _Inputs:
         old = manifest["fingerprint_of"]
         options = self.raster.reader.options
         tiles = {
-            path: {**tile, **asdict(Blob(self.catalog.resolve(path), options).stat())}
+            path: {**tile, **asdict(Blob(self.raster.url(path), options).stat())}
             for path, tile in old["tiles"].items()
         }
-        if fingerprint(self.settings, year, old["zones"], tiles) != old:
+        if fingerprint(self.settings, year, self.reading, old["zones"], tiles) != old:
             return None
         return _result(output, manifest, fresh=False)
 
@@ -293,14 +306,15 @@ class _Run:
         self.costs = costs(raster, self.staged, self.plan, self.opened)
         self.seconds["planning"] = time.perf_counter() - started
         if not self.plan.units:
-            what = raster.index_name or ", ".join(self.inputs.settings.raster)
             of_year = f" of {self.year}" if self.year else ""
-            raise InputError(f"no tile{of_year} in {what} covers any of the {self.plan.zones:,} zones")
+            raise InputError(f"no tile{of_year} in {raster.name} covers any of the {self.plan.zones:,} zones")
         tiles = {
             tile.path: {"bounds": list(tile.grid.bounds), "crs": tile.grid.crs, **asdict(stat)}
             for tile, stat, _ in self.opened
         }
-        self.fingerprint = fingerprint(self.inputs.settings, self.year, self.staged.hash, tiles)
+        self.fingerprint = fingerprint(
+            self.inputs.settings, self.year, self.inputs.reading, self.staged.hash_of(self.year), tiles
+        )
         manifest = None if fresh else self.output.finished(self.fingerprint)
         return None if manifest is None else _result(self.output, manifest, fresh=False)
 
@@ -313,9 +327,14 @@ class _Run:
         reports = self._gather(runner, job)
         gathered = time.perf_counter()
         self.seconds["computing"] = gathered - started
+        zones = covered_zones(parts, [part_name(part.number) for part in self.plan.parts])
+        if not zones["covered"]:
+            self.output.abandon()
+            raise InputError(
+                f"none of the {self.plan.zones:,} zones covers a valid pixel of {self.inputs.raster.name}"
+            )
         files = self.output.publish(self.plan, self.staged, parts, job.columns, job.about)
         self.seconds["publishing"] = time.perf_counter() - gathered
-        zones = covered_zones(parts, [part_name(part.number) for part in self.plan.parts])
         manifest = {
             **self._described(),
             "table": TABLE if files == [TABLE] else DATASET,
@@ -330,11 +349,11 @@ class _Run:
     def _job(self, parts: Folder) -> Job:
         settings, raster = self.inputs.settings, self.inputs.raster
         return Job(
-            stage=self.staged,
-            parts=parts,
+            stage=replace(self.staged, folder=_everywhere(self.staged.folder)),
+            parts=_everywhere(parts),
             reader=raster.reader,
             tiles=self.plan.tiles,
-            urls=tuple(raster.url(tile) for tile in self.plan.tiles),
+            urls=tuple(raster.url(tile.path) for tile in self.plan.tiles),
             columns=self.inputs.columns,
             coverage=settings.coverage,
             engine=settings.engine,
@@ -383,6 +402,11 @@ class _Run:
             figures = {"zones": zones, "chunks": chunks, "bytes": fetched, "totals": totals}
             self.notify(Event("progress", "", {**figures, "seconds": time.perf_counter() - started}))
         return reports
+
+
+def _everywhere(folder: Folder) -> Folder:
+    """Name a folder so that a worker in another working directory finds it."""
+    return Folder(absolute(folder.url), folder.options)
 
 
 def _warnings(zones: dict[str, Any]) -> Iterator[str]:

@@ -41,3 +41,8 @@ class OtherRunError(ZonalError):
     """The output folder holds a run with other settings or inputs."""
 
     exit_code = 6
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or its kind where it has none: to end a sentence with."""
+    return (str(error) or type(error).__name__).split("\n")[0].rstrip(".")

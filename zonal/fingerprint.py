@@ -17,7 +17,11 @@ NUMBERS_VERSION = 1
 
 
 def fingerprint(
-    settings: Settings, year: int | None, zones: str, tiles: Mapping[str, Mapping[str, Any]]
+    settings: Settings,
+    year: int | None,
+    reading: Mapping[str, Any],
+    zones: str,
+    tiles: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
     """Gather what decides a table's numbers; equal values give equal tables.
 
@@ -26,6 +30,8 @@ def fingerprint(
     settings : Settings
     year : int or None
         The one year of this table.
+    reading : mapping
+        How the catalog says that tiles are read: decode rule, bands.
     zones : str
         Hash of the staged zones.
     tiles : mapping of path to mapping
@@ -34,6 +40,7 @@ def fingerprint(
     return {
         "numbers_version": NUMBERS_VERSION,
         "settings": settings.numbers() | {"year": year},
+        "reading": dict(reading),
         "tiles": {path: dict(tile) for path, tile in tiles.items()},
         "zones": zones,
     }
@@ -50,6 +57,9 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     for name, value in new["settings"].items():
         if settings.get(name) != value:
             return f"its {name} is {_brief(settings.get(name))}, this run's is {_brief(value)}"
+    for name, value in new["reading"].items():
+        if old.get("reading", {}).get(name) != value:
+            return f"its catalog says other {name} of the raster"
     tiles = old.get("tiles", {})
     for path, tile in new["tiles"].items():
         if tiles.get(path) != tile:

@@ -6,7 +6,7 @@ writes nothing. Everything the user can have wrong about inputs fails here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from zonal.catalog import Catalog
-from zonal.credentials import scrub_urls
+from zonal.credentials import scrub_urls, without_credentials
 from zonal.errors import InputError, UsageError
 from zonal.io.ranges import Stat
 from zonal.io.raster import Raster
@@ -50,6 +50,8 @@ class ZoneFile:
         fsspec storage options; never printed.
     frame : GeoDataFrame or None
         Given in place of a file.
+    parquet : bool
+        Whether it is GeoParquet whatever its suffix.
     """
 
     label: str
@@ -57,12 +59,13 @@ class ZoneFile:
     url: str
     options: dict[str, Any] = field(default_factory=dict, repr=False)
     frame: gpd.GeoDataFrame | None = field(default=None, repr=False)
+    parquet: bool = False
 
     def read(self) -> tuple[gpd.GeoDataFrame, Stat]:
         """Read the zones, with the size and version of the file."""
         if self.frame is not None:
             return self.frame, Stat(size=len(self.frame), etag="")
-        return read_zones(self.url, self.options)
+        return read_zones(self.url, self.options, parquet=self.parquet)
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,8 @@ class RasterInput:
         Tiles that need no index, by (EPSG, path), with the ground they own.
     crs : str
         The raster's one CRS; empty where tiles are in UTM zones.
+    addresses : mapping of str to str
+        Where files are read whose path leaves credentials out.
     """
 
     catalog: Catalog
@@ -101,6 +106,12 @@ class RasterInput:
     index_stat: Stat | None
     files: tuple[Tile, ...] = ()
     crs: str = ""
+    addresses: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The index or the files, for messages."""
+        return self.index_name or ", ".join(tile.path for tile in self.files)
 
     def near(self, year: int | None, boxes: npt.NDArray[np.float64]) -> list[Tile]:
         """Tiles of a year that may hold some of the boxes (degrees), with the ground they own."""
@@ -127,9 +138,9 @@ class RasterInput:
         rows = near(self.index, year or 0, everywhere, self.index_name)
         return from_index(rows.head(1), _layout(self.source), self.index_name)[0]
 
-    def url(self, tile: Tile) -> str:
-        """Where a tile is read, after any mirror."""
-        return self.catalog.resolve(tile.path)
+    def url(self, path: str) -> str:
+        """Where a tile is read: after any mirror, and from any worker's working directory."""
+        return absolute(self.catalog.resolve(self.addresses.get(path, path)))
 
     def open_all(self, tiles: Sequence[Tile]) -> list[tuple[Tile, Stat, Raster]]:
         """Read all headers, check them against the index, and take the files' own grids.
@@ -141,7 +152,7 @@ class RasterInput:
         """
 
         def check(tile: Tile) -> tuple[Tile, Stat, Raster]:
-            raster = self.reader.open(self.url(tile))
+            raster = self.reader.open(self.url(tile.path))
             return located(tile, raster), raster.stat, raster
 
         pool = ThreadPoolExecutor(OPENING)
@@ -172,7 +183,13 @@ def zone_input(settings: Settings, catalog: Catalog, frame: gpd.GeoDataFrame | N
             else [("zones", source.url(year=year))]
         )
         files = [
-            ZoneFile(label, url, catalog.resolve(url), catalog.storage_options(url, source))
+            ZoneFile(
+                label,
+                scrub_urls(url),
+                catalog.resolve(url),
+                catalog.storage_options(url, source),
+                parquet=source.driver == "geoparquet",
+            )
             for label, url in addresses
         ]
         return ZoneInput(tuple(files), columns, source)
@@ -219,7 +236,7 @@ def raster_input(settings: Settings, catalog: Catalog) -> RasterInput:
         raise UsageError(f"{source.name} has one file a year; run its years one by one")
     url = source.url(year=settings.year[0] if settings.year else None)
     options = catalog.storage_options(url, source)
-    reader = Reader(source.driver, source.rule, source.bands, options)
+    reader = Reader(source.driver, source.rule, source.bands, options, source.nodata)
     if not url.lower().endswith(INDEX_SUFFIXES):
         return _from_files((url,), reader, catalog, source)
     if not settings.year:
@@ -229,20 +246,24 @@ def raster_input(settings: Settings, catalog: Catalog) -> RasterInput:
         # The tiles may lie on another service than the index: their options are those of their address.
         tile_options = catalog.storage_options(str(index["path"].iloc[0]), source) if "path" in index else {}
         reader = replace(reader, options=tile_options)
-    return RasterInput(catalog, source, reader, index, url, stat)
+    return RasterInput(catalog, source, reader, index, scrub_urls(url), stat)
 
 
 def _from_files(
     paths: Sequence[str], reader: Reader, catalog: Catalog, source: RasterSource | None
 ) -> RasterInput:
     """Tiles are the files themselves: one CRS, or UTM zones."""
-    rasters = [reader.open(catalog.resolve(path)) for path in paths]
+    addresses = {without_credentials(path): path for path in paths}
+    with ThreadPoolExecutor(OPENING) as pool:
+        rasters = list(pool.map(lambda path: reader.open(absolute(catalog.resolve(path))), paths))
     reader = replace(reader, bands=reader.bands or rasters[0].bands)
     size = (rasters[0].grid.dx, abs(rasters[0].grid.dy))
-    for path, raster in zip(paths, rasters, strict=True):
-        reader.open(catalog.resolve(path))  # now that the bands are known: are they these?
+    for path, raster in zip(addresses, rasters, strict=True):
+        reader.check(raster)  # now that the bands are known: are they these?
         if not np.allclose((raster.grid.dx, abs(raster.grid.dy)), size, rtol=1e-9):
-            raise InputError(f"{path}: pixels of {raster.grid.dx:g}, but {paths[0]} has {size[0]:g}")
+            raise InputError(
+                f"{path}: pixels of {raster.grid.dx:g}, but {next(iter(addresses))} has {size[0]:g}"
+            )
     crss = {raster.grid.crs for raster in rasters}
     codes = {crs: _utm_code(crs) for crs in crss}
     if len(crss) > 1 and 0 in codes.values():
@@ -252,11 +273,15 @@ def _from_files(
     one = len(crss) == 1
     tiles = own(
         Tile(path, 0 if one else codes[raster.grid.crs], raster.grid)
-        for path, raster in dict(zip(paths, rasters, strict=True)).items()
+        for path, raster in zip(addresses, rasters, strict=True)
     )
-    return RasterInput(
-        catalog, source, reader, None, "", None, tuple(tiles), rasters[0].grid.crs if one else ""
-    )
+    crs = rasters[0].grid.crs if one else ""
+    return RasterInput(catalog, source, reader, None, "", None, tuple(tiles), crs, addresses)
+
+
+def absolute(url: str) -> str:
+    """Make a path of this machine absolute: workers have other working directories. URLs stay."""
+    return url if "://" in url or "::" in url else str(Path(url).absolute())
 
 
 def _utm_code(crs: str) -> int:

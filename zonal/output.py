@@ -6,15 +6,17 @@ and a manifest, and computes nothing. The manifest is the commit mark.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import pyproj
 
-from zonal.errors import OtherRunError
+from zonal.errors import OtherRunError, ZonalError
 from zonal.fingerprint import difference, digest
+from zonal.io.finished import MANIFEST
 from zonal.io.folder import LOCK, Folder
 from zonal.io.stage import Stage
 from zonal.io.table import Columns, merge_parts
@@ -23,7 +25,6 @@ from zonal.work import part_name
 
 TABLE = "stats.parquet"
 DATASET = "stats"
-MANIFEST = "manifest.json"
 WORK = ".work"
 RUN = f"{WORK}/run.json"
 
@@ -51,21 +52,29 @@ class Output:
             If another run holds it.
         """
         folder = self.folder
-        if not fresh and folder.exists(TABLE) and not folder.exists(MANIFEST) and not folder.exists(RUN):
-            raise OtherRunError(
-                f"{folder.shown(TABLE)} exists without {MANIFEST}: it is not a finished table of zonal; "
-                "choose another --output, or --fresh to replace it"
-            )
+        if not fresh and not folder.exists(MANIFEST) and not folder.exists(RUN):
+            for name in (TABLE, DATASET):
+                if folder.exists(name):
+                    raise OtherRunError(
+                        f"{folder.shown(name)} exists without {MANIFEST}: it is no finished table of zonal; "
+                        "choose another --output, or --fresh to replace it"
+                    )
         try:
             with folder.sub(WORK).locked():
                 try:
                     yield
-                finally:
-                    if not folder.exists(RUN):  # done, or failed before any work
-                        for name in set(folder.names(WORK)) - {LOCK}:
-                            folder.remove(f"{WORK}/{name}")
+                except BaseException:
+                    with suppress(ZonalError):  # what ended the run matters more
+                        self._tidy()
+                    raise
+                self._tidy()
         finally:
             folder.prune(WORK)
+
+    def _tidy(self) -> None:
+        if not self.folder.exists(RUN):  # done, or failed before any work
+            for name in set(self.folder.names(WORK)) - {LOCK}:
+                self.folder.remove(f"{WORK}/{name}")
 
     def manifest(self) -> dict[str, Any] | None:
         """Return the manifest of a published run, if the folder holds one with all its files."""
@@ -122,7 +131,7 @@ class Output:
         """
         names = [part_name(part.number) for part in plan.parts]
         self.folder.remove(MANIFEST)  # from here until `commit`, nothing is published
-        self.folder.remove(DATASET)
+        self._clear_dataset()
         if not staged.partitioned:
             merge_parts(parts, names, self.folder, TABLE, pyproj.CRS(staged.crs), about, columns)
             return [TABLE]
@@ -133,6 +142,18 @@ class Output:
             self.folder.copy(f"{WORK}/{parts.url.rsplit('/', 1)[-1]}/{name}", target)
             files.append(target)
         return files
+
+    def _clear_dataset(self) -> None:
+        """Remove the parts of an older dataset, and nothing that zonal did not write."""
+        for state in self.folder.names(DATASET):
+            for name in self.folder.names(f"{DATASET}/{state}"):
+                if re.fullmatch(r"state=\w+/part-\d{5,}\.parquet", f"{state}/{name}"):
+                    self.folder.remove(f"{DATASET}/{state}/{name}")
+            self.folder.sub(DATASET).prune(state)
+
+    def abandon(self) -> None:
+        """Forget a run that cannot end well: nothing of it is worth resuming."""
+        self.folder.remove(RUN)
 
     def commit(self, manifest: Mapping[str, Any]) -> None:
         """Write the manifest, then clear the work away."""

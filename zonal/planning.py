@@ -34,10 +34,11 @@ def plan_year(
     if not headers:
         return made, []
     opened = raster.open_all(made.tiles)
+    by_path = {tile.path: (tile, stat, file) for tile, stat, file in opened}
     own_grids = [tile for tile, _, _ in opened]
     if own_grids != list(made.tiles):  # other chunks or another row direction than the catalog says
         made = _make(settings, staged, year, own_grids)
-    return made, opened
+    return made, [by_path[tile.path] for tile in made.tiles]
 
 
 def _make(settings: Settings, staged: Stage, year: int | None, tiles: Sequence[Tile]) -> Plan:

@@ -10,7 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zonal.units import human
 
@@ -66,8 +66,13 @@ def _plain_line(event: Event, message: str) -> None:
 
 
 def _json_line(event: Event, message: str) -> None:
+    json_line(event.kind, message, **event.values)
+
+
+def json_line(level: str, message: str, **values: Any) -> None:
+    """Print one JSON object on standard error: time, level, message and figures."""
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    line = {"time": stamp, "level": event.kind, "message": message, **event.values}
+    line = {"time": stamp, "level": level, "message": message, **values}
     print(json.dumps(line, default=str), file=sys.stderr, flush=True)
 
 

@@ -169,7 +169,7 @@ class Settings(BaseModel):
     threads: _Count | None = None
     output: str | None = None
     catalog: str | None = None
-    mirror: str | None = None
+    mirror: str | None = Field(default_factory=lambda: os.environ.get("ZONAL_MIRROR") or None)
     storage_options: dict[str, dict[str, Any]] = Field(default_factory=dict, repr=False)
     part_zones: _Count = 10_000
     part_chunks: _Count = 64

@@ -121,7 +121,7 @@ class RasterSource(_Source):
     dtype : str, optional
         Of the stored values, ``"int8"``.
     nodata : float, optional
-        Stored value that means nothing.
+        Stored value that means nothing; a tile that states another, or none, is an error.
     rule : {"aef", "linear"}
         From stored to real values: ``sign(q) (q / 127.5)^2``, or the file's own scale and offset.
     resolution : float, optional
@@ -169,13 +169,14 @@ class ZoneSource(_Source):
     uri : str
         A vector file, zipped or not, or GeoParquet; ``{fips}`` or ``{state}`` for one file a state.
     driver : {"pyogrio", "geoparquet"}
-        Which reader opens it.
+        ``geoparquet`` reads the file as GeoParquet whatever its name ends in; ``pyogrio`` anything
+        else that GDAL opens, and GeoParquet by its suffix.
     storage_options : dict
         fsspec's options for `uri`; never shown.
     zone_id : str
         Column of unique ids.
-    land_area, water_area : str, optional
-        Columns of areas, m2.
+    land_area : str, optional
+        Column of land areas, m2.
     state_column : str, optional
         Column of 2-digit state FIPS codes.
     county : str, optional
@@ -192,7 +193,6 @@ class ZoneSource(_Source):
     driver: Literal["pyogrio", "geoparquet"] = "pyogrio"
     zone_id: str = Field(min_length=1)
     land_area: str | None = None
-    water_area: str | None = None
     state_column: str | None = None
     county: str | None = None
     columns: tuple[str, ...] = ()
@@ -200,7 +200,7 @@ class ZoneSource(_Source):
 
     @model_validator(mode="after")
     def _check_columns(self) -> Self:
-        for key in ("zone_id", "land_area", "water_area", "state_column", "county"):
+        for key in ("zone_id", "land_area", "state_column", "county"):
             column = getattr(self, key)
             if self.columns and column is not None and column not in self.columns:
                 raise ValueError(f"{key} {column!r} is not among columns{did_you_mean(column, self.columns)}")

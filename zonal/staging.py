@@ -15,6 +15,8 @@ from typing import Any
 import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
 import pyproj
 import shapely
 
@@ -51,7 +53,16 @@ def stage_key(
 
 
 def _stat(file: ZoneFile) -> Stat:
-    return Stat(0, "") if file.frame is not None else Blob(file.url, file.options).stat()
+    if file.frame is None:
+        return Blob(file.url, file.options).stat()
+    frame = file.frame
+    attributes = pa.Table.from_pandas(
+        pd.DataFrame(frame.drop(columns=frame.geometry.name)), preserve_index=False
+    )
+    digest = hashlib.sha256(str(frame.crs).encode())
+    for value in (*attributes.to_pydict().items(), *shapely.to_wkb(frame.geometry.to_numpy())):
+        digest.update(repr(value).encode())
+    return Stat(len(frame), digest.hexdigest())
 
 
 def stage(
@@ -95,7 +106,7 @@ def stage(
         return found
     size = min(ROW_GROUP, part_zones)
     batches: list[Batch] = []
-    hashes: list[str] = []
+    hashes: dict[int, list[str]] = {}
     seen: set[Any] = set()
     report: dict[str, Any] = {
         "files": [],
@@ -108,13 +119,12 @@ def stage(
     boxes: list[list[float]] = []
     first_zone = first_piece = 0
     crs = ""
-    years_with_own: set[int] = set()
     for number, file in enumerate(zones.files):
         notify(f"staging {file.name}")
         frame, stat = file.read()
         columns = census_columns(zones.columns, frame.columns)
         check(frame, columns, file.name)
-        table.check([c for c in frame.columns if c != columns.zone_id], file.name)
+        table.check([c for c in frame.columns if c != frame.geometry.name], file.name)
         kept, dropped = select(frame, filters, columns, file.name)
         kept, mended = repair(kept, file.name)
         if zones.source is not None:
@@ -143,14 +153,13 @@ def stage(
                 taken = foreign_pieces(pieces[EVERY_YEAR], raster.near(year, groups))
                 if len(taken):
                     pieces[year] = taken
-                    years_with_own.add(year)
         named = [f"{a} to {b}: {operation_name(a, b)}" for a, b in used if a != b]
         report["operations"] += [name for name in named if name not in report["operations"]]
         area = np.zeros(len(kept))
         np.add.at(area, pieces[EVERY_YEAR].zone, shapely.area(pieces[EVERY_YEAR].geometry))
         kept[AREA] = area
         if len(kept):
-            count, digest = write_batch(
+            count, digests = write_batch(
                 folder,
                 len(batches),
                 _tidy(kept, columns.zone_id),
@@ -160,7 +169,8 @@ def stage(
                 size=size,
             )
             batches.append(Batch(file.label, len(kept), size))
-            hashes.append(digest)
+            for year, digest in digests.items():
+                hashes.setdefault(year, []).append(digest)
             first_zone += len(kept)
             first_piece += count
         report["files"].append({"url": file.name, "zones": len(frame), **asdict(stat)})
@@ -178,15 +188,19 @@ def stage(
     result = Stage(
         folder=folder,
         key=key,
-        hash=hashlib.sha256("".join(hashes).encode()).hexdigest(),
+        hash=_joined(hashes.pop(EVERY_YEAR)),
         crs=crs,
         zone_id=zones.columns.zone_id,
         batches=tuple(batches),
-        years=tuple(sorted(years_with_own)),
+        years={str(year): _joined(digests) for year, digests in sorted(hashes.items())},
         report=report,
     )
     result.save()
     return result
+
+
+def _joined(hashes: Sequence[str]) -> str:
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 def _short(crs: pyproj.CRS) -> str:

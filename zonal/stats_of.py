@@ -50,6 +50,7 @@ def zonal_stats(
     coverage : {"fractional", "center"}
         Weight pixels by the exact area inside the zone, or count pixel centres.
     year : int, optional
+        One year: of the tiles, or a label for files.
     zone_id : str, optional
         Id column of zones from a path; of a frame, its rows are the zones.
     **settings
@@ -61,7 +62,7 @@ def zonal_stats(
         Of a frame: its rows, index, order and columns, and after them
         `pixel_count` (sum of coverage over valid pixels), `valid_fraction`,
         `tile_count` and ``{band}_{stat}``. Statistics are missing where no
-        valid pixel is covered. Of a path: the table as `zonal run` writes it.
+        valid pixel is covered. Of a path: the table as `zonal run --keep-water` writes it.
 
     Raises
     ------
@@ -78,6 +79,9 @@ def zonal_stats(
         "keep_water": True,
         **settings,
     }
+    for name in ("output", "state"):
+        if name in settings:
+            raise UsageError(f"zonal_stats has no use for {name!r}; zonal.run has")
     if isinstance(zones, gpd.GeoDataFrame):
         if zone_id is not None:
             raise UsageError("zone_id goes with zones from a path; the rows of a frame are its zones")
@@ -90,12 +94,16 @@ def zonal_stats(
             made = Settings(output=f"{scratch}/out", **words)
         except ValidationError as error:
             raise settings_error(error) from None
+        if len(made.year) > 1:
+            raise UsageError("zonal_stats takes one year at a time")
         runner = clusters.active() or clusters.Threads(clusters.default_workers(1, None)[1])
         (result,) = engine.run(made, runner=runner, frame=frame)
         table = gpd.read_parquet(result.table)
     if not isinstance(zones, gpd.GeoDataFrame):
         return table
-    added = table.set_index(ZONE).sort_index().drop(columns=["geometry", "bbox", "year"], errors="ignore")
+    # Zones that a filter such as bbox left out have missing values, as rows of a join without a match.
+    added = table.set_index(ZONE).reindex(range(len(zones)))
+    added = added.drop(columns=["geometry", "bbox", "year"], errors="ignore")
     clash = [name for name in added.columns if name in zones.columns]
     if clash:
         raise UsageError(f"the zones have a column {clash[0]!r} already; rename it")

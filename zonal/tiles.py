@@ -84,11 +84,13 @@ def near(index: pd.DataFrame, year: int, boxes: npt.NDArray[np.float64], source:
     Raises
     ------
     InputError
-        If a column is missing, or the index has nothing of that year.
+        If a column is missing, or the index has no rows, or none of that year.
     """
     missing = [column for column in INDEX_COLUMNS if column not in index.columns]
     if missing:
         raise InputError(f"{source}: no column {missing[0]!r}; is it the index of another product?")
+    if not len(index):
+        raise InputError(f"{source}: the tile index has no rows; was it written in full?")
     rows = index[index["year"] == year]
     if not len(rows):
         years = sorted({int(y) for y in index["year"].unique()})

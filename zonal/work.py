@@ -27,11 +27,11 @@ from zonal.io.ranges import Blob
 from zonal.io.raster import DecodeRule, Raster, Stat
 from zonal.io.stage import AREA, Stage
 from zonal.io.table import Columns, part_table, write_part
-from zonal.pieces import Pieces, areas
-from zonal.stats.coverage import Engine, Rule, cover
+from zonal.pieces import Geometries, Pieces, areas
+from zonal.stats.coverage import Coverage, Engine, Rule, cover
 from zonal.stats.moments import EXTREMES, Moments, Statistics, accumulate, concat, nothing
 from zonal.tiles import Tile
-from zonal.units import Part, Unit
+from zonal.units import HAIR, Part, Unit
 
 Driver = Literal["cog", "rasterio"]
 
@@ -49,12 +49,15 @@ class Reader:
         Bands that every tile must have; empty for whatever the first one has.
     options : mapping
         fsspec storage options; never printed.
+    nodata : float or None
+        Stored value that every tile must state as nodata; None for whatever it states.
     """
 
     driver: Driver
     rule: DecodeRule
     bands: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    nodata: float | None = None
 
     def open(self, url: str, stat: Stat | None = None) -> Raster:
         """Open a tile; its header is read once a process, and anew when the file is another.
@@ -68,7 +71,8 @@ class Reader:
         Raises
         ------
         InputError
-            If the file has other bands than the source, or is not the one that `stat` tells of.
+            If the file has other bands or another nodata than the source, or is not the one that
+            `stat` tells of.
         """
         stat = stat or Blob(url, self.options).stat()
         with _opening(url):
@@ -78,12 +82,18 @@ class Reader:
                 f"tile {raster.name}: it is not the file (size, version) that the plan was made from; "
                 "was it replaced?"
             )
+        self.check(raster)
+        return raster
+
+    def check(self, raster: Raster) -> None:
+        """Raise InputError if a tile has other bands or another nodata than the source."""
         if self.bands and raster.bands != self.bands:
             raise InputError(
-                f"tile {url}: {_named(raster.bands)}, expected {_named(self.bands)}; "
-                "is the index of another product?"
+                f"tile {raster.name}: {_named(raster.bands)}, expected {_named(self.bands)}; "
+                "is it of another product?"
             )
-        return raster
+        if self.nodata is not None:
+            _check_nodata(raster, self.nodata)
 
 
 @lru_cache(maxsize=1024)
@@ -103,6 +113,19 @@ def _open(driver: Driver, rule: DecodeRule, url: str, options: bytes, stat: Stat
     from zonal.io.gdal import GdalRaster
 
     return GdalRaster.open(url, pickle.loads(options))
+
+
+def _check_nodata(raster: Raster, expected: float) -> None:
+    for band, stated in zip(raster.bands, raster.nodata, strict=True):
+        if stated is None and raster.rule == "aef":
+            continue  # the rule itself says what nodata is
+        # A float32 file states the catalog's decimal number as the nearest float32.
+        if stated is None or not np.isclose(stated, expected, rtol=1e-6, atol=0, equal_nan=True):
+            said = "no nodata" if stated is None else f"nodata {stated:g}"
+            raise InputError(
+                f"tile {raster.name}: band {band} states {said}, the catalog says {expected:g}; "
+                "correct the one that is wrong"
+            )
 
 
 def _named(bands: Sequence[str]) -> str:
@@ -245,15 +268,17 @@ def run_unit(
             pixels = raster.decode(stored)
             del stored
             here = _meets(bounds, grid.bounds)
+            coverage = cover(pieces.geometry[here], grid, job.coverage, job.engine)
             moments = accumulate(
                 pixels.values,
                 pixels.valid,
-                cover(pieces.geometry[here], grid, job.coverage, job.engine),
+                coverage,
                 zone=pieces.zone[here],
                 piece=numbers[here],
                 tile=unit.tile,
                 chunk=chunk,
                 extremes=bool(EXTREMES & {*job.columns.stats}),
+                kept=_held(pieces.geometry[here], coverage, grid),
             )
             found.append(moments)
     all_moments = concat(found)
@@ -310,6 +335,16 @@ def _valid_fraction(
     fraction: npt.NDArray[np.float64] = np.full(len(area), np.nan)
     np.divide(statistics.pixel_count * pixel, area, out=fraction, where=area > 0)
     return fraction
+
+
+def _held(geometry: Geometries, coverage: Coverage, grid: Grid) -> npt.NDArray[np.bool_]:
+    """Which pieces the chunk holds some of, were it too little for any pixel (or its centre)."""
+    held = coverage.covering
+    hair = HAIR * grid.dx
+    west, south, east, north = grid.bounds
+    box = shapely.box(west + hair, south + hair, east - hair, north - hair)
+    held[~held] = shapely.intersects(geometry[~held], box)
+    return held
 
 
 def _around(grids: Sequence[Grid]) -> Bounds:

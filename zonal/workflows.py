@@ -6,7 +6,6 @@ catalog's content nor what the settings do.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -106,8 +105,6 @@ def load(workflow: str | None = None, overrides: Mapping[str, Any] | None = None
     if flags.get("cluster", "local") != "local":  # the workflow sized a local cluster that is not wanted now
         values = {name: value for name, value in values.items() if name not in ("workers", "threads")}
     values |= flags
-    if mirror := os.environ.get("ZONAL_MIRROR"):
-        values.setdefault("mirror", mirror)
     return _check(values, None)
 
 

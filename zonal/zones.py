@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import shapely
 
 from zonal.errors import InputError
@@ -52,9 +53,18 @@ class Columns:
 
 
 def check(frame: gpd.GeoDataFrame, columns: Columns, source: str) -> None:
-    """Raise InputError unless `frame` has a CRS, unique ids and polygons only."""
+    """Raise InputError unless `frame` has a CRS, columns of different names, unique ids and polygons only."""
     if frame.crs is None:
         raise InputError(f"{source}: the zones have no CRS; set one in the file (e.g. with ogr2ogr -a_srs)")
+    names = frame.columns
+    if names.has_duplicates:
+        raise InputError(f"{source}: two columns are named {names[names.duplicated()][0]!r}; rename one")
+    shapes = [c for c in names if c != frame.geometry.name and frame[c].dtype == "geometry"]
+    if shapes:
+        raise InputError(
+            f"{source}: column {shapes[0]!r} holds geometries too, beside {frame.geometry.name!r}; "
+            "zones have one geometry: drop the other column"
+        )
     if columns.zone_id not in frame.columns:
         have = ", ".join(map(str, frame.columns[:12]))
         raise InputError(f"{source}: no column {columns.zone_id!r} for the zone id; it has {have}")
@@ -93,10 +103,12 @@ def select(
         reasons.append(("outside the bbox", lambda: ~_in_bbox(frame, filters.bbox)))
     land = columns.land_area
     if land is not None and land in frame.columns:
+        # Areas may be text, or nullable: one that is no number says nothing, and drops nothing.
+        area = pd.to_numeric(frame[land], errors="coerce").to_numpy(float, na_value=np.nan)
         if not filters.keep_water:
-            reasons.append(("all water", lambda: (frame[land] == 0).to_numpy(bool)))
+            reasons.append(("all water", lambda: area == 0))
         if (limit := filters.max_land_km2) is not None:
-            reasons.append((f"over {limit:g} km2", lambda: (frame[land] > limit * 1e6).to_numpy(bool)))
+            reasons.append((f"over {limit:g} km2", lambda: area > limit * 1e6))
     elif filters.max_land_km2 is not None:
         raise InputError(f"{source}: max_land_km2 needs a column of land area (ALAND20 or ALAND, m2)")
     keep = np.ones(len(frame), bool)
@@ -113,14 +125,21 @@ def _in_counties(
 ) -> npt.NDArray[np.bool_]:
     if columns.county is None or columns.county not in frame.columns:
         raise InputError(f"{source}: no column of county codes, which --county needs")
-    county = frame[columns.county].astype(str)
+    county = _fips(frame[columns.county], 3)
     keep = county.isin([code for code in codes if len(code) == 3])
     long = [code for code in codes if len(code) == 5]
     if long:
         if columns.state is None or columns.state not in frame.columns:
             raise InputError(f"{source}: no column of state codes, which a 5-digit --county needs")
-        keep |= (frame[columns.state].astype(str) + county).isin(long)
+        keep |= (_fips(frame[columns.state], 2) + county).isin(long)
     return np.asarray(keep, bool)
+
+
+def _fips(codes: pd.Series, digits: int) -> pd.Series:
+    """Codes as text, with the leading zeros that a column of numbers has lost."""
+    if pd.api.types.is_numeric_dtype(codes):
+        codes = codes.where(codes % 1 == 0).astype("Int64")  # floats, for the sake of nulls
+    return codes.astype(str).str.zfill(digits)
 
 
 def _in_bbox(frame: gpd.GeoDataFrame, bbox: Bounds | None) -> npt.NDArray[np.bool_]:

@@ -145,6 +145,24 @@ def test_bands_that_differ_in_nodata_get_a_count_each_and_others_do_not(tmp_path
     np.testing.assert_allclose(table["band2_count"], oracle(differ, zones)["band_2_count"], atol=1e-3)
 
 
+def test_a_catalogs_driver_and_nodata_count(tmp_path: Path) -> None:
+    data = RNG.normal(size=(1, 40, 40))
+    write(tmp_path / "a.tif", data, from_origin(0, 400, 10, 10), "EPSG:32633", nodata=-9.0)
+    zones = boxes(20, 20, 300, 2, "EPSG:32633")
+    zones.assign(code=["a", "b", "c", "d"][: len(zones)]).to_parquet(tmp_path / "zones.data")
+    text = """
+mine: {{data_type: RasterTiles, driver: rasterio, uri: a.tif, metadata: {{nodata: {nodata}}}}}
+plots: {{data_type: GeoDataFrame, driver: geoparquet, uri: zones.data, metadata: {{zone_id: code}}}}
+"""
+    catalog = tmp_path / "catalog.yaml"
+    catalog.write_text(text.format(nodata=-9))
+    table = zonal.zonal_stats("plots", "mine", catalog=str(catalog))
+    assert len(table) == len(zones)
+    catalog.write_text(text.format(nodata=-1))
+    with pytest.raises(zonal.ZonalError, match="band band1 states nodata -9, the catalog says -1"):
+        zonal.zonal_stats("plots", "mine", catalog=str(catalog))
+
+
 def test_a_geographic_raster_with_zones_in_another_crs_equals_exactextract(tmp_path: Path) -> None:
     data = RNG.normal(size=(1, 80, 100))
     path = write(tmp_path / "degrees.tif", data, from_origin(10.0, 51.0, 0.001, 0.001), "EPSG:4326")

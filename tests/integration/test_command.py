@@ -352,6 +352,38 @@ def test_a_bug_is_a_traceback_and_exit_code_70(call: Call, monkeypatch: pytest.M
     assert said.err.endswith("zonal: this is a bug; please report it with the lines above\n")
 
 
+def test_json_logs_end_with_a_json_line_whatever_ended_the_run(
+    call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def last(*words: object) -> tuple[int, dict[str, object]]:
+        said = call("run", "--json-logs", *words)
+        lines = [json.loads(line) for line in said.err.splitlines()]
+        assert all(line["level"] != "error" for line in lines[:-1])
+        return said.code, lines[-1]
+
+    code, line = last("--state", "Wisconsen", "--year", 2024)
+    assert (code, line["level"], line["exit_code"]) == (2, "error", 2)
+    assert "no such state" in str(line["message"])
+    code, line = last("--no-such-option")
+    assert (code, line["exit_code"]) == (2, 2)
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("a screw is loose")
+
+    monkeypatch.setattr("zonal.workflows.load", broken)
+    code, line = last()
+    assert (code, line["level"], line["exit_code"]) == (70, "error", 70)
+    assert "a screw is loose" in str(line["traceback"])
+
+
+@pytest.mark.parametrize("url", ["foo://somewhere/x", "gs://bucket/x"])
+def test_an_output_that_nothing_here_opens_is_exit_code_3(
+    call: Call, small: Small, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    one_sentence(call(*WI, "--mirror", small.mirror, "--output", url, "--quiet"), 3, "cannot be opened")
+
+
 def test_the_installed_command_says_the_same(small: Small, tmp_path: Path) -> None:
     spoiled = _bytes(small, tmp_path, ZIP, b"PK but not really")
     for words, code, says in (
@@ -589,10 +621,9 @@ def test_sigterm_ends_the_run_and_its_workers_and_the_same_command_goes_on(
         server.gate.set()
         assert children
         assert process.returncode == 143
-        assert (out, err.splitlines()[-1]) == (
-            "",
-            "zonal: terminated; the same command goes on where it stopped",
-        )
+        last = json.loads(err.splitlines()[-1])
+        assert (out, last["message"]) == ("", "terminated; the same command goes on where it stopped")
+        assert (last["level"], last["exit_code"]) == ("error", 143)
         assert "Traceback" not in err
         assert _gone(children)
         assert not (tmp_path / "out/.work/lock.json").exists()

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import geopandas as gpd
+import numpy as np
 import pytest
+import shapely
 from conftest import Run
 from servers import S3Server, http_server, zonal
 
 from zonal.clusters import Threads
 from zonal.engine import run
 from zonal.errors import InputError, StoreError, ZonalError
+from zonal.io.folder import Folder
 from zonal.io.ranges import RetryPolicy
+from zonal.io.stage import EVERY_YEAR, Batch, Stage, write_batch
+from zonal.pieces import Pieces
 from zonal.settings import Settings
 
 pytestmark = pytest.mark.timeout(240)
@@ -195,3 +203,65 @@ def test_a_failed_run_leaves_nothing_on_s3(reaches: S3Server) -> None:
     with pytest.raises(InputError, match="covers any of the 10,146 zones"):
         run_here("s3://dotted.mirror.example", "s3://results/colorado", state="CO")
     assert not [name for name in reaches.keys("results") if name.startswith("colorado")]
+
+
+def test_a_bucket_that_is_not_there_ends_the_run_in_one_sentence(
+    wisconsin: Run, reaches: S3Server, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"cannot write to s3://no-such-bucket/.*: no such bucket"):
+        run_here(wisconsin.mirror, "s3://no-such-bucket/x")
+
+
+def test_an_endpoint_that_does_not_answer_ends_the_run_in_one_sentence(wisconsin: Run) -> None:
+    quick = {"config_kwargs": {"retries": {"total_max_attempts": 1}}}
+    options = {"s3": {"key": "me", "secret": PASSWORD, "endpoint_url": "http://127.0.0.1:1"} | quick}
+    with pytest.raises(StoreError, match=r"s3://results/x: .*; try again later") as caught:
+        run_here(wisconsin.mirror, "s3://results/x", storage_options=options)
+    assert PASSWORD not in str(caught.value)
+
+
+def test_staged_row_groups_come_by_ranges_and_are_counted_as_they_travel(store: S3Server) -> None:
+    folder = Folder("s3://results/staged", store.options)
+    size, groups = 1_000, 40
+    frame = gpd.GeoDataFrame(
+        {"id": [f"{i:06d}" for i in range(size * groups)]},
+        geometry=shapely.box(np.arange(size * groups), 0, np.arange(size * groups) + 1, 1),
+        crs=32616,
+    )
+    count = len(frame)
+    pieces = Pieces(np.arange(count), np.full(count, 32616, np.int32), frame.geometry.to_numpy())
+    write_batch(folder, 0, frame, {EVERY_YEAR: pieces}, first_zone=0, first_piece=0, size=size)
+    batches = (Batch("WI", count, size),)
+    stage = Stage(folder, "", "", frame.crs.to_wkt(), "id", batches, {}, {})
+    whole = folder.blob("pieces-000.parquet").stat().size
+    with counted_requests() as spans:
+        found, _, read = stage.pieces([3, 4], epsg=32616, year=2024, bounds=(0, 0, count, 1))
+    assert found.zone.tolist() == list(range(3 * size, 5 * size))
+    assert len(spans) == 1, "neighbouring row groups come in one request"
+    assert sum(stop - start for start, stop in spans) == read < 0.1 * whole
+    # Another file under the same name: neither its footer nor its rows are the old one's.
+    half = frame.iloc[: count // 2]
+    fewer = pieces.take(np.arange(count // 2))
+    write_batch(folder, 0, half, {EVERY_YEAR: fewer}, first_zone=0, first_piece=0, size=size // 2)
+    again = replace(stage, batches=(Batch("WI", count // 2, size // 2),))
+    found, _, _ = again.pieces([3], epsg=32616, year=2024, bounds=(0, 0, count, 1))
+    assert found.zone.tolist() == list(range(3 * size // 2, 2 * size))
+
+
+@contextmanager
+def counted_requests() -> Iterator[list[tuple[int, int]]]:
+    """Byte ranges that the S3 client is asked for, but those of footers."""
+    import s3fs
+
+    spans: list[tuple[int, int]] = []
+    old = s3fs.S3FileSystem._cat_file
+
+    async def counted(self: Any, path: str, start: Any = None, end: Any = None, **more: Any) -> bytes:
+        data: bytes = await old(self, path, start=start, end=end, **more)
+        if not data.endswith(b"PAR1"):
+            spans.append((start, start + len(data)))
+        return data
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(s3fs.S3FileSystem, "_cat_file", counted)
+        yield spans

@@ -565,6 +565,26 @@ def test_slivers_far_below_a_pixel_have_the_statistics_of_their_pixels(
 
 def test_a_sliver_that_weighs_less_than_a_thousand_millionth_of_a_pixel_has_no_statistics(odd: Odd) -> None:
     assert_null(odd.ran.row("sliver that weighs nothing"))
+    assert odd.ran.row("sliver that weighs nothing")["tile_count"] == 1
+
+
+def test_a_zone_that_holds_no_pixel_centre_is_not_outside_every_tile(tmp_path: Path, odd: Odd) -> None:
+    apart = {"x": at(20.6, 20.6, 21.4, 21.4), "y": at(30, 30, 40, 40)}
+    # Its box meets the second chunk, its ground does not; and one whose box alone meets the tile.
+    corner = shapely.Polygon(
+        [(ODD_WEST - 5, ODD_SOUTH - 5), (ODD_WEST - 5, ODD_SOUTH + 4), (ODD_WEST + 4, ODD_SOUTH - 5)]
+    )
+    far = shapely.box(ODD_WEST - 3000, ODD_SOUTH - 3000, ODD_WEST - 2900, ODD_SOUTH - 2900)
+    ran = run(
+        tmp_path,
+        [odd.first],
+        zones_of(apart | {"corner": corner, "far": far}, "EPSG:32716"),
+        coverage="center",
+    )
+    assert ran.table["tile_count"].to_dict() == {"x": 1, "y": 1, "corner": 0, "far": 0}
+    assert_null(ran.row("x"))
+    assert "2 zones lie outside every tile: their statistics are null" in ran.warnings
+    assert "1 zones have no valid pixel: their statistics are null" in ran.warnings
 
 
 @pytest.mark.parametrize("zone", ["empty", "missing", "line"])
@@ -584,15 +604,16 @@ def test_the_manifest_counts_zones_by_their_fate_and_the_screen_warns(odd: Odd) 
     counted = odd.ran.manifest["zones"]
     assert counted["read"] == counted["kept"] == len(ODD)
     assert (counted["repaired"], counted["empty"]) == (1, 3)
-    assert counted["without_pixels"] == 1
+    # The one on nodata, and the sliver that weighs nothing.
+    assert counted["without_pixels"] == 2
     assert counted["covered"] + counted["without_pixels"] + counted["outside_tiles"] == len(ODD)
-    # Outside, three without ground, and the sliver that weighs nothing.
-    assert counted["outside_tiles"] == 5
+    # Outside, and three without ground.
+    assert counted["outside_tiles"] == 4
     assert odd.ran.warnings == [
         "1 zones repaired",
         "3 zones empty",
-        "5 zones lie outside every tile: their statistics are null",
-        "1 zones have no valid pixel: their statistics are null",
+        "4 zones lie outside every tile: their statistics are null",
+        "2 zones have no valid pixel: their statistics are null",
     ]
 
 

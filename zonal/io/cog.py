@@ -50,6 +50,8 @@ class Cog:
     name : str
     grid : Grid
     bands : tuple of str
+    nodata : tuple of (float or None)
+        What the file states, band by band; rule ``aef`` implies it.
     rule : {"aef", "linear"}
     stat : Stat
         Size and version of the file when it was opened.
@@ -73,6 +75,8 @@ class Cog:
             rows *= max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // row_bytes) // rows)
         self._strips = rows // layout.block_height
         self._nodata = _nodata(layout, self.name)
+        stated = (layout.nodata or "").strip()  # a number, or the line above had refused it
+        self.nodata = (float(stated) if stated else None,) * layout.bands
         self.grid = Grid(
             crs=layout.crs,
             x0=layout.x0,
@@ -277,6 +281,7 @@ class Cog:
         if (layout.scales != 1).any() or (layout.shifts != 0).any():
             raise unsupported(self.name, "AEF codes with a scale or offset of their own", "plain codes")
         self._nodata = np.int8(AEF_NODATA)
+        self.nodata = (float(AEF_NODATA),) * layout.bands
 
 
 def _nodata(layout: Layout, name: str) -> Any:

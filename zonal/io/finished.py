@@ -18,13 +18,13 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from zonal.credentials import scrub_urls
-from zonal.errors import InputError
+from zonal.errors import InputError, first_line
 from zonal.io.folder import Folder
+from zonal.io.geoparquet import PARQUET
 from zonal.io.ranges import Blob
 from zonal.io.seekable import Seekable
 
 MANIFEST = "manifest.json"
-PARQUET = (".parquet", ".geoparquet", ".pq")
 CSV = (".csv", ".csv.gz", ".tsv")
 BATCH = 10_000
 """Rows of a batch."""
@@ -129,16 +129,14 @@ def load_table(place: str, options: Mapping[str, Any] | None = None) -> Finished
         if not files:
             what = "an unfinished run" if folder.exists(".work") else f"no {MANIFEST} and no Parquet file"
             raise InputError(f"{name}: no table here ({what})")
-    return _of_parquet(name, table, [Blob(folder.shown(file), options) for file in files], local)
+    return _of_parquet(name, table, [folder.blob(file) for file in files], local)
 
 
 def _parquet_files(folder: Folder) -> list[str]:
     """Files below a folder by path, but nothing hidden."""
-    root = folder.path()
-    below = (str(path)[len(root) :].lstrip("/") for path in folder.filesystem.find(root))
     return sorted(
         path
-        for path in below
+        for path in folder.below()
         if path.lower().endswith(PARQUET) and not any(part.startswith((".", "_")) for part in path.split("/"))
     )
 
@@ -151,7 +149,7 @@ def _of_parquet(name: str, place: str, blobs: Sequence[Blob], local: bool) -> Fi
             [schema.remove_metadata() for schema in schemas], promote_options="permissive"
         )
     except pa.ArrowException as error:
-        raise InputError(f"{name}: its files do not have the same columns: {_first_line(error)}") from None
+        raise InputError(f"{name}: its files do not have the same columns: {first_line(error)}") from None
     about, geo = (_json(schemas[0], key) for key in (b"zonal", b"geo"))
     if geo is not None:
         geo = _joint(geo, [_json(schema, b"geo") for schema in schemas])
@@ -190,7 +188,7 @@ class _ParquetPiece:
         try:
             return cls(blob, size, pq.ParquetFile(Seekable(blob, size)).metadata)
         except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{blob.name} is not a readable Parquet file: {_first_line(error)}") from None
+            raise InputError(f"{blob.name} is not a readable Parquet file: {first_line(error)}") from None
 
     @property
     def rows(self) -> int:
@@ -234,7 +232,7 @@ class _CsvPiece:
             reading = pa.csv.ReadOptions(block_size=max(1, min(len(data), 64 * 2**20)))
             return cls(pa.csv.read_csv(source, reading, pa.csv.ParseOptions(delimiter=delimiter)))
         except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{blob.name} cannot be read as CSV: {_first_line(error)}") from None
+            raise InputError(f"{blob.name} cannot be read as CSV: {first_line(error)}") from None
 
     @property
     def rows(self) -> int:
@@ -259,7 +257,3 @@ def _fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
         for f in schema
     ]
     return pa.table(columns, schema=schema)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).split("\n")[0].rstrip(".")

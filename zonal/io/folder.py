@@ -20,9 +20,15 @@ from typing import Any
 
 import fsspec
 
-from zonal.errors import InputError, LockedError
+from zonal.credentials import scrub_urls, secrets
+from zonal.errors import InputError, LockedError, StoreError, ZonalError
+from zonal.io import clients
+from zonal.io.ranges import Blob
 
 LOCK = "lock.json"
+
+_SESSION = uuid.uuid4().hex
+"""Tells this process from an ended one of the same host and number (a container that started again)."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +47,14 @@ class Folder:
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def _resolved(self) -> tuple[Any, str]:
-        fs, root = fsspec.core.url_to_fs(self.url, **self.options)
-        return fs, str(root).rstrip("/")
+        try:
+            fs, root = fsspec.core.url_to_fs(self.url, **self.options)
+        except (ValueError, ImportError, TypeError) as error:
+            cause = self._hide(clients.explain(error))
+        else:
+            return fs, str(root).rstrip("/")
+        # Outside the handler: the original may quote the options.
+        raise InputError(f"{scrub_urls(self.url)}: cannot be opened: {cause}")
 
     def path(self, name: str = "") -> str:
         """Path of a file inside, as `filesystem` takes it."""
@@ -67,25 +79,38 @@ class Folder:
         """Name a file inside as the user would."""
         return f"{self.url.rstrip('/')}/{name}" if name else self.url
 
+    def blob(self, name: str) -> Blob:
+        """Return the bytes of a file inside, to be read by ranges."""
+        return Blob(self.shown(name), self.options)
+
     def exists(self, name: str = "") -> bool:
         """Whether a file is there; a store's own error is not taken for absence."""
         fs = self.filesystem
         fs.invalidate_cache(self.path())
-        return bool(fs.exists(self.path(name)))
+        with self._effect("read"):
+            return bool(fs.exists(self.path(name)))
 
     def names(self, sub: str = "") -> list[str]:
         """File names inside, or inside a folder inside, sorted; empty where there is none."""
         fs = self.filesystem
         fs.invalidate_cache(self.path(sub))
         try:
-            found = fs.ls(self.path(sub), detail=False)
+            with self._effect("read"):
+                found = fs.ls(self.path(sub), detail=False)
         except FileNotFoundError:
             return []
         return sorted(str(path).rstrip("/").rsplit("/", 1)[-1] for path in found)
 
+    def below(self) -> list[str]:
+        """Files of the folder and of all folders inside, by path from here."""
+        root = self.path()
+        with self._effect("read"):
+            return sorted(str(path)[len(root) :].lstrip("/") for path in self.filesystem.find(root))
+
     def read(self, name: str) -> bytes:
         """Read a whole file."""
-        return bytes(self.filesystem.cat_file(self.path(name)))
+        with self._effect("read"):
+            return bytes(self.filesystem.cat_file(self.path(name)))
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         """Read a JSON object; None where there is no such file.
@@ -132,7 +157,7 @@ class Folder:
         with tempfile.TemporaryDirectory(prefix="zonal-") as scratch:
             draft = Path(scratch) / "draft"
             yield draft
-            with _writable(self.shown()):
+            with self._effect("write to"):
                 self.filesystem.put_file(str(draft), target)
 
     def write(self, name: str, data: bytes) -> None:
@@ -148,14 +173,16 @@ class Folder:
         """Copy a file inside the folder, whole; on a disk as a second name of the same bytes."""
         if self.local:
             source, final = Path(self.path(name)), Path(self.path(target))
-            final.parent.mkdir(parents=True, exist_ok=True)
+            with _writable(self.shown()):
+                final.parent.mkdir(parents=True, exist_ok=True)
             try:
                 final.hardlink_to(source)
             except OSError:  # a file system without links
                 with self.create(target) as draft:
                     shutil.copyfile(source, draft)
         else:
-            self.filesystem.cp_file(self.path(name), self.path(target))
+            with self._effect("write to"):
+                self.filesystem.cp_file(self.path(name), self.path(target))
 
     def remove(self, name: str) -> None:
         """Remove a file or a folder with all it holds; nothing happens where there is none."""
@@ -164,9 +191,10 @@ class Folder:
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
-                path.unlink(missing_ok=True)
+                with _writable(self.shown()):
+                    path.unlink(missing_ok=True)
             return
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), self._effect("remove from"):
             self.filesystem.rm(self.path(name), recursive=True)
         self.filesystem.invalidate_cache(self.path())
 
@@ -184,11 +212,16 @@ class Folder:
         Raises
         ------
         LockedError
-            If another live process holds it.
+            If another run holds it, of a live process or of this one.
         """
-        owner = {"host": socket.gethostname(), "process": os.getpid()}
+        owner = {
+            "host": socket.gethostname(),
+            "process": os.getpid(),
+            "session": _SESSION,
+            "holder": uuid.uuid4().hex,
+        }
         held = self.read_json(LOCK)
-        if held is not None and held != owner and not _dead(held):
+        if held is not None and not _dead(held):
             raise LockedError(
                 f"{self.shown()} is in use by process {held.get('process')} on {held.get('host')}; "
                 f"wait for it, or remove {self.shown(LOCK)} if that run is gone"
@@ -196,12 +229,21 @@ class Folder:
         self._claim(owner, over=held)
         try:
             yield
-        finally:
+        except BaseException:
+            with contextlib.suppress(ZonalError):  # what ended the work matters more
+                self._release(owner)
+            raise
+        self._release(owner)
+
+    def _release(self, owner: Mapping[str, Any]) -> None:
+        if self.read_json(LOCK) == owner:
             self.remove(LOCK)
 
     def _claim(self, owner: Mapping[str, Any], over: Mapping[str, Any] | None) -> None:
         if not self.local or over is not None:
             self.write_json(LOCK, owner)
+            if self.read_json(LOCK) != owner:
+                raise LockedError(f"{self.shown()} was taken by another run this very moment")
             return
         with _writable(self.shown()):
             path = Path(self.path(LOCK))
@@ -215,6 +257,41 @@ class Folder:
             except FileExistsError:
                 raise LockedError(f"{self.shown()} was taken by another run this very moment") from None
 
+    @contextlib.contextmanager
+    def _effect(self, verb: str) -> Iterator[None]:
+        """Turn what a client raises into one sentence; that there is no file to read or remove passes."""
+        try:
+            yield
+        except ZonalError:
+            raise
+        except (AttributeError, NameError):  # a bug, here or in a client
+            raise
+        except Exception as error:
+            if verb != "write to" and isinstance(error, (FileNotFoundError, NotADirectoryError)):
+                raise
+            problem = self._problem(verb, error)
+        else:
+            return
+        raise problem
+
+    def _problem(self, verb: str, error: Exception) -> ZonalError:
+        what = f"cannot {verb} {scrub_urls(self.shown())}"
+        if isinstance(error, FileNotFoundError):
+            return InputError(f"{what}: no such bucket or folder")
+        if isinstance(error, NotImplementedError):
+            return InputError(f"{what}: this kind of store does not allow it")
+        reason = self._hide(clients.permanent(error, local=self.local))
+        if isinstance(error, PermissionError):
+            reason = reason or "permission denied"
+        if reason:
+            return InputError(f"{what}: {reason}")
+        return StoreError(f"{what}: {self._hide(clients.explain(error))}; try again later")
+
+    def _hide(self, text: str) -> str:
+        for secret in secrets(self.options):
+            text = text.replace(secret, "***")
+        return text
+
 
 def _protocols(fs: Any) -> tuple[str, ...]:
     return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
@@ -224,6 +301,8 @@ def _dead(owner: Mapping[str, Any]) -> bool:
     """Whether a lock's owner was a process of this machine that has ended."""
     if owner.get("host") != socket.gethostname() or not isinstance(owner.get("process"), int):
         return False
+    if owner["process"] == os.getpid():
+        return owner.get("session") != _SESSION
     try:
         os.kill(owner["process"], 0)
     except ProcessLookupError:

@@ -29,6 +29,7 @@ from zonal.errors import InputError, StoreError, ZonalError
 from zonal.grid import Grid
 from zonal.io.ranges import Blob, RetryPolicy, Stat
 from zonal.io.raster import Counters, DecodeRule, Pixels
+from zonal.io.seekable import Seekable
 
 _CHUNK = 1024  # pixels: no window is larger, either way
 _BUFFER = (
@@ -64,6 +65,8 @@ class GdalRaster:
     name : str
     grid : Grid
     bands : tuple of str
+    nodata : tuple of (float or None)
+        What the file states, band by band.
     rule : "linear"
     stat : Stat
         Size and version when it was opened.
@@ -98,6 +101,7 @@ class GdalRaster:
             picked = [i - 1 for i in self._indexes]
             self._dtype = np.result_type(*(dataset.dtypes[i] for i in picked))
             self.bands = tuple(dataset.descriptions[i] or f"band{n}" for n, i in enumerate(picked, 1))
+            self.nodata = tuple(dataset.nodatavals[i] for i in picked)
             self._scales = np.array([dataset.scales[i] for i in picked], np.float64)
             self._shifts = np.array([dataset.offsets[i] for i in picked], np.float64)
             self.grid = self._place(dataset)
@@ -283,39 +287,19 @@ class _Opener:
         return io.BufferedReader(_BlobFile(self._blob, self._size, self.faults), _BUFFER)
 
 
-class _BlobFile(io.RawIOBase):
-    """A seekable file over a blob; keeps its faults, for no exception gets through GDAL."""
+class _BlobFile(Seekable):
+    """A file that keeps its faults, for no exception gets through GDAL."""
 
     def __init__(self, blob: Blob, size: int, faults: list[ZonalError]) -> None:
+        super().__init__(blob, size, window=0)  # the buffer around it reads ahead
         self._faults = faults
-        self._blob = blob
-        self._size = size
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
 
     def readinto(self, buffer: Any) -> int:
-        length = max(0, min(len(buffer), self._size - self._at))
-        if length:
-            try:
-                (part,) = self._blob.read([(self._at, length)])
-            except ZonalError as exc:
-                self._faults.append(exc)
-                return 0
-            buffer[:length] = part
-            self._at += length
-        return length
+        try:
+            return super().readinto(buffer)
+        except ZonalError as exc:
+            self._faults.append(exc)
+            return 0
 
 
 def _close(handles: list[_Handle]) -> None:

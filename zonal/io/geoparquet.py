@@ -18,6 +18,9 @@ import pyarrow.parquet as pq
 import pyproj
 import shapely
 
+PARQUET = (".parquet", ".geoparquet", ".pq")
+"""Ends of the names of Parquet files."""
+
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 BBOX = pa.struct([(side, pa.float64()) for side in SIDES])
 

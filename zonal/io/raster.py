@@ -86,6 +86,10 @@ class Raster(Protocol):
         """Band names: the file's descriptions, else band1, band2, ..."""
 
     @property
+    def nodata(self) -> tuple[float | None, ...]:
+        """Stored value that means nothing, band by band, as the file states it."""
+
+    @property
     def rule(self) -> DecodeRule:
         """How stored numbers become values."""
 

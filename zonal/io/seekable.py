@@ -23,11 +23,14 @@ class Seekable(io.RawIOBase):
     blob : Blob
     size : int
         From `Blob.stat`.
+    window : int
+        Bytes of the smallest request; 0 asks for what is read and no more.
     """
 
-    def __init__(self, blob: Blob, size: int) -> None:
+    def __init__(self, blob: Blob, size: int, window: int = WINDOW) -> None:
         self._blob = blob
         self._size = size
+        self._window = window
         self._at = 0
         self._start = 0
         self._held = b""
@@ -70,8 +73,8 @@ class Seekable(io.RawIOBase):
         end = self._at + length
         if not (self._start <= self._at and end <= self._start + len(self._held)):
             # Towards the end of the file readers go backwards: the window ends there.
-            start = max(0, min(self._at, self._size - WINDOW))
-            stop = min(self._size, max(end, start + WINDOW))
+            start = max(0, min(self._at, self._size - self._window))
+            stop = min(self._size, max(end, start + self._window))
             (self._held,) = self._blob.read([(start, stop - start)])
             self._start = start
         data = self._held[self._at - self._start : end - self._start]

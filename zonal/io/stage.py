@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
@@ -25,6 +25,8 @@ from zonal.errors import InputError
 from zonal.grid import Bounds
 from zonal.io import geoparquet
 from zonal.io.folder import Folder
+from zonal.io.ranges import Blob, Stat
+from zonal.io.seekable import Seekable
 from zonal.pieces import Pieces
 from zonal.units import RowGroups
 
@@ -76,14 +78,14 @@ class Stage:
     key : str
         Says what was asked to be staged: sources, filters, versions.
     hash : str
-        SHA-256 of the staged files: part of the run's fingerprint.
+        SHA-256 of the zones and of the pieces that hold in every year.
     crs : str
         WKT of the zones' CRS.
     zone_id : str
         Column of the zone id.
     batches : tuple of Batch
-    years : tuple of int
-        Years that have pieces of their own (ground taken over from a neighbour).
+    years : dict of str to str
+        Years that have pieces of their own (ground taken over from a neighbour), with their SHA-256.
     report : dict
         Counts by reason, sources, coordinate operations: for the manifest.
     """
@@ -94,8 +96,12 @@ class Stage:
     crs: str
     zone_id: str
     batches: tuple[Batch, ...]
-    years: tuple[int, ...]
+    years: dict[str, str]
     report: dict[str, Any]
+
+    def hash_of(self, year: int | None) -> str:
+        """Hash of what a year's table is made from: part of its run's fingerprint."""
+        return f"{self.hash}{self.years.get(str(year), '')}"
 
     @property
     def row_groups(self) -> RowGroups:
@@ -125,7 +131,6 @@ class Stage:
             return None
         try:
             value["batches"] = tuple(Batch(**b) for b in value["batches"])
-            value["years"] = tuple(value["years"])
             return cls(folder=folder, **value)
         except (TypeError, KeyError):
             return None  # of another version: stage anew
@@ -141,7 +146,8 @@ class Stage:
     def zones(self, first: int, last: int) -> pa.Table:
         """Read the zones of row groups first..last (of one batch) with attributes and geometry."""
         batch, group = self._locate(first)
-        with _open(self.folder, _zones_name(batch)) as file:
+        file, _ = _open(self.folder, _zones_name(batch))
+        with file:
             return file.read_row_groups(list(range(group, group + last - first)))
 
     def pieces(
@@ -162,7 +168,8 @@ class Stage:
         Returns
         -------
         (Pieces, int64 ndarray[p], int)
-            The pieces, their numbers, and the bytes read.
+            The pieces, their numbers, and the bytes read for them (footers apart: they are
+            read once a process).
         """
         wanted: dict[int, list[int]] = {}
         for row_group in row_groups:
@@ -171,9 +178,10 @@ class Stage:
         tables, read = [PIECES.empty_table()], 0
         west, south, east, north = bounds
         for batch, groups in wanted.items():
-            with _open(self.folder, _pieces_name(batch)) as file:
+            file, blob = _open(self.folder, _pieces_name(batch))
+            with file:
                 table = file.read_row_groups(groups)
-                read += sum(_compressed(file.metadata, group) for group in groups)
+            read += blob.counters.bytes
             column = {name: table[name].to_numpy() for name in PIECES.names[:-1]}
             keep = (column["epsg"] == epsg) & np.isin(column["year"], [EVERY_YEAR, year])
             keep &= (column["xmin"] < east) & (column["xmax"] > west)
@@ -183,7 +191,8 @@ class Stage:
 
     def all_pieces(self, batch: int, year: int) -> tuple[Pieces, npt.NDArray[np.int64]]:
         """All pieces of a batch that hold in a year, and the row group of each: what planning needs."""
-        with _open(self.folder, _pieces_name(batch)) as file:
+        file, _ = _open(self.folder, _pieces_name(batch))
+        with file:
             table = file.read()
         table = table.filter(pa.array(np.isin(table["year"].to_numpy(), [EVERY_YEAR, year])))
         pieces, _ = _unpack(table)
@@ -199,7 +208,7 @@ def write_batch(
     first_zone: int,
     first_piece: int,
     size: int,
-) -> tuple[int, str]:
+) -> tuple[int, dict[int, str]]:
     """Write one batch of zones with their pieces.
 
     Parameters
@@ -215,10 +224,10 @@ def write_batch(
 
     Returns
     -------
-    (int, str)
-        Number of pieces written, and the hash of both files.
+    (int, dict of int to str)
+        Number of pieces written, and a hash of the content by year: of the zones and the pieces of
+        every year, and of each other year's pieces. How rows are grouped does not change it.
     """
-    digest = hashlib.sha256()
     attributes = frame.drop(columns=frame.geometry.name)
     table = pa.Table.from_pandas(attributes, preserve_index=False).replace_schema_metadata(None)
     table = table.cast(pa.schema([(f.name, _plain(f.type)) for f in table.schema]))
@@ -226,11 +235,13 @@ def write_batch(
     table = table.append_column("bbox", bbox).append_column("geometry", wkb)
     kinds, bounds = geoparquet.extent([table]) if len(frame) else (set(), None)
     meta = geoparquet.metadata(pyproj.CRS(frame.crs), kinds, bounds)
-    with folder.create(_zones_name(number)) as path:
-        with geoparquet.writer(path, table.schema, meta) as out:
-            for start in range(0, len(frame), size):
-                out.write_table(table.slice(start, size), row_group_size=size)
-        digest.update(path.read_bytes())
+    zones = _stream(table)
+    with (
+        folder.create(_zones_name(number)) as path,
+        geoparquet.writer(path, table.schema, meta) as out,
+    ):
+        for start in range(0, len(frame), size):
+            out.write_table(table.slice(start, size), row_group_size=size)
 
     year = np.concatenate([np.full(len(p), y, np.int16) for y, p in pieces.items()])
     joined = Pieces(
@@ -250,13 +261,27 @@ def write_batch(
         schema=PIECES,
     )
     starts = np.searchsorted(joined.zone, np.arange(0, len(frame) + size, size))
-    with folder.create(_pieces_name(number)) as path:
-        with geoparquet.writer(path, PIECES, {}) as out:
-            for start, stop in pairwise(starts):
-                # One row group for each of the zones', also where no piece is left of them.
-                out.write_table(table.slice(start, stop - start), row_group_size=max(1, int(stop - start)))
-        digest.update(path.read_bytes())
-    return len(joined), digest.hexdigest()
+    with (
+        folder.create(_pieces_name(number)) as path,
+        geoparquet.writer(path, PIECES, {}) as out,
+    ):
+        for start, stop in pairwise(starts):
+            # One row group for each of the zones', also where no piece is left of them.
+            out.write_table(table.slice(start, stop - start), row_group_size=max(1, int(stop - start)))
+    hashes = {}
+    for each in pieces:
+        mine = table.filter(pa.array(year == each)).drop_columns(["piece"])  # numbered across years
+        content = _stream(mine.combine_chunks()) + (zones if each == EVERY_YEAR else b"")
+        hashes[each] = hashlib.sha256(content).hexdigest()
+    return len(joined), hashes
+
+
+def _stream(table: pa.Table) -> bytes:
+    """Content of a table as Arrow's stream format has it."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as out:
+        out.write_table(table)
+    return bytes(sink.getvalue())
 
 
 def _unpack(table: pa.Table) -> tuple[Pieces, npt.NDArray[np.int64]]:
@@ -280,22 +305,30 @@ def _pieces_name(batch: int) -> str:
     return f"pieces-{batch:03d}.parquet"
 
 
+@dataclass(frozen=True)
+class _Version:
+    """A file as it is now: another one under its name is another version."""
+
+    url: str
+    stat: Stat
+    blob: Blob = field(compare=False)
+
+
 @lru_cache(maxsize=128)
-def _footer(fs: Any, path: str) -> pq.FileMetaData:
+def _footer(version: _Version) -> pq.FileMetaData:
     """Footers are read once a process: every unit needs some row groups of the same few files."""
-    return pq.read_metadata(path, filesystem=fs)
+    return pq.read_metadata(Seekable(version.blob, version.stat.size))
 
 
-def _open(folder: Folder, name: str) -> pq.ParquetFile:
-    path, fs = folder.path(name), folder.filesystem
+def _open(folder: Folder, name: str) -> tuple[pq.ParquetFile, Blob]:
+    """Open a staged file; the blob has counted nothing but what is read from now on."""
+    found = folder.blob(name)
     try:
-        return pq.ParquetFile(path, filesystem=fs, metadata=_footer(fs, path))
-    except FileNotFoundError:
-        raise InputError(
-            f"{folder.shown(name)} is not there: does every worker see the output folder?"
-        ) from None
-
-
-def _compressed(meta: pq.FileMetaData, group: int) -> int:
-    row_group = meta.row_group(group)
-    return sum(row_group.column(i).total_compressed_size for i in range(row_group.num_columns))
+        stat = found.stat()
+    except InputError as error:
+        raise InputError(f"{error}; does every worker see the output folder?") from None
+    footer = _footer(_Version(folder.shown(name), stat, found))
+    blob = folder.blob(name)
+    # Arrow asks for row groups as wholes: one request for those that lie side by side.
+    file = pq.ParquetFile(Seekable(blob, stat.size, window=0), metadata=footer, pre_buffer=True)
+    return file, blob

@@ -20,12 +20,17 @@ import pyproj
 from zonal.errors import InputError
 from zonal.io import geoparquet
 from zonal.io.folder import Folder
+from zonal.io.seekable import Seekable
+from zonal.io.stage import AREA
 
 SCHEMA_VERSION = 1
 """Of the table's columns and metadata; goes up when a reader must know."""
 
 TABLE_ROW_GROUP = 50_000
 """Zones of a row group of the one-file table."""
+
+OWN = ("year", "pixel_count", "valid_fraction", "tile_count")
+"""Columns that every table has, whatever its bands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +58,45 @@ class Columns:
     @property
     def added(self) -> list[str]:
         """Names that zonal adds to a zone's attributes."""
-        own = ["year", "pixel_count", "valid_fraction", "tile_count"]
-        counts = [f"{band}_count" for band in self.bands]
-        stats = [f"{band}_{stat}" for stat in self.stats for band in self.bands]
-        return [*own, *counts, *stats, "bbox", "geometry"]
+        return [*OWN, *self._of_bands, "bbox", "geometry"]
 
-    def check(self, attributes: Sequence[str], source: str) -> None:
-        """Raise InputError if an attribute has the name of an added column."""
-        taken = sorted({*attributes} & {*self.added} - {"geometry"})
+    @property
+    def _of_bands(self) -> list[str]:
+        stats = self.stats if "count" in self.stats else ("count", *self.stats)
+        return [f"{band}_{stat}" for stat in stats for band in self.bands]
+
+    def check(self, names: Sequence[str], source: str) -> None:
+        """Raise InputError if two columns of the table would have one name.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Of the zones' columns: the id and the attributes, without the geometry.
+        source : str
+            Where they are from.
+        """
+        twice = _twice(self.bands)
+        if twice is not None:
+            raise InputError(
+                f"the raster has two bands named {twice!r}; give each a name of its own (its description)"
+            )
+        twice = _twice([*OWN, *self._of_bands])
+        if twice is not None:
+            raise InputError(
+                f"the raster's bands give two columns {twice!r}, or one that zonal has already; "
+                "rename the bands (their descriptions)"
+            )
+        twice = _twice(names)
+        if twice is not None:
+            raise InputError(f"{source}: two columns are named {twice!r}; rename one")
+        taken = sorted({*names} & {*self.added, AREA})
         if taken:
             raise InputError(f"{source}: column {taken[0]!r} has the name of one that zonal adds; rename it")
+
+
+def _twice(names: Sequence[str]) -> str | None:
+    """First name that comes again."""
+    return next((name for at, name in enumerate(names) if name in names[:at]), None)
 
 
 def part_table(
@@ -88,8 +122,14 @@ def part_table(
         NaN becomes null.
     band_count : float64 ndarray[zone, band] or None
         Given where bands may differ in nodata.
+
+    Raises
+    ------
+    InputError
+        If two columns would have one name.
     """
     attributes = [name for name in zones.column_names if name not in (columns.zone_id, "bbox", "geometry")]
+    columns.check([columns.zone_id, *attributes], "the zones")
     data: dict[str, Any] = {columns.zone_id: zones[columns.zone_id]}
     data |= {name: zones[name] for name in attributes}
     data["year"] = pa.array([year] * len(zones), pa.int32())
@@ -170,17 +210,17 @@ def _regrouped(tables: Iterator[pa.Table], size: int) -> Iterator[pa.Table]:
         yield pa.concat_tables(held).combine_chunks()
 
 
-def _read(folder: Folder, name: str) -> pa.Table:
-    with folder.filesystem.open(folder.path(name), "rb") as file:
-        return pq.read_table(file).replace_schema_metadata(None)
+def _read(folder: Folder, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+    blob = folder.blob(name)
+    with pq.ParquetFile(Seekable(blob, blob.stat().size), pre_buffer=True) as file:
+        return file.read(columns).replace_schema_metadata(None)
 
 
 def covered_zones(folder: Folder, parts: Sequence[str]) -> dict[str, int]:
     """Count zones by fate: ``covered`` (any valid pixel), ``without_pixels``, ``outside_tiles``."""
     covered = without = outside = 0
     for part in parts:
-        with folder.filesystem.open(folder.path(part), "rb") as file:
-            table = pq.read_table(file, columns=["pixel_count", "tile_count"])
+        table = _read(folder, part, ["pixel_count", "tile_count"])
         pixels, tiles = (table[c].to_numpy() for c in ("pixel_count", "tile_count"))
         covered += int((pixels > 0).sum())
         without += int(((pixels == 0) & (tiles > 0)).sum())

@@ -21,17 +21,26 @@ import pyarrow.parquet as pq
 import pyogrio
 
 from zonal.credentials import scrub_urls
-from zonal.errors import InputError
+from zonal.errors import InputError, first_line
+from zonal.io.geoparquet import PARQUET
 from zonal.io.ranges import Blob, Stat
 
 BLOCK = 8 * 2**20
 """Bytes of one request while a whole file is fetched."""
 
-PARQUET = (".parquet", ".geoparquet", ".pq")
 
-
-def read_zones(url: str, options: Mapping[str, Any] | None = None) -> tuple[gpd.GeoDataFrame, Stat]:
+def read_zones(
+    url: str, options: Mapping[str, Any] | None = None, *, parquet: bool = False
+) -> tuple[gpd.GeoDataFrame, Stat]:
     """Read polygons from GeoParquet or any vector format that GDAL opens, zipped or not.
+
+    Parameters
+    ----------
+    url : str
+    options : mapping, optional
+        For the fsspec filesystem.
+    parquet : bool
+        Whether it is GeoParquet whatever its suffix.
 
     Returns
     -------
@@ -48,7 +57,7 @@ def read_zones(url: str, options: Mapping[str, Any] | None = None) -> tuple[gpd.
     name = scrub_urls(url)
     with local_copy(url, options) as (path, stat):
         try:
-            if path.suffix.lower() in PARQUET:
+            if parquet or path.suffix.lower() in PARQUET:
                 frame = gpd.read_parquet(path)
             else:
                 if path.suffix.lower() == ".zip":
@@ -60,10 +69,17 @@ def read_zones(url: str, options: Mapping[str, Any] | None = None) -> tuple[gpd.
         except IndexError:  # pyogrio's, of a file without any layer
             raise InputError(f"{name} holds no layer of zones") from None
         except (pa.ArrowException, ValueError, KeyError) as error:
-            raise InputError(f"{name} cannot be read as GeoParquet: {_first_line(error)}") from None
+            raise InputError(f"{name} cannot be read as GeoParquet: {first_line(error)}") from None
     if not isinstance(frame, gpd.GeoDataFrame):
         raise InputError(f"{name} has no geometry column; expected polygons")
-    return frame.rename_geometry("geometry") if frame.geometry.name != "geometry" else frame, stat
+    if frame.geometry.name == "geometry":
+        return frame, stat
+    if "geometry" in frame.columns:
+        raise InputError(
+            f"{name}: its geometry is in {frame.geometry.name!r}, and another column is named 'geometry'; "
+            "drop or rename that one"
+        )
+    return frame.rename_geometry("geometry"), stat
 
 
 def read_index(
@@ -80,7 +96,7 @@ def read_index(
                 return pd.read_csv(path, usecols=lambda column: column in columns), stat
             return pyogrio.read_dataframe(path, columns=list(columns), read_geometry=False), stat
         except (pyogrio.errors.DataSourceError, pa.ArrowException, ValueError, OSError) as error:
-            raise InputError(f"tile index {name} cannot be read: {_first_line(error)}") from None
+            raise InputError(f"tile index {name} cannot be read: {first_line(error)}") from None
 
 
 def _check_zip(path: Path, name: str) -> None:
@@ -90,7 +106,7 @@ def _check_zip(path: Path, name: str) -> None:
             damaged = archive.testzip()
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         raise InputError(
-            f"{name} is not a readable zip file ({_first_line(error)}); fetch it again?"
+            f"{name} is not a readable zip file ({first_line(error)}); fetch it again?"
         ) from None
     if damaged is not None:
         raise InputError(f"{name}: {damaged} inside is damaged; fetch the file again")
@@ -112,7 +128,3 @@ def local_copy(url: str, options: Mapping[str, Any] | None) -> Iterator[tuple[Pa
                 ranges = [(at, min(BLOCK, stop - at)) for at in range(start, stop, BLOCK)]
                 file.writelines(blob.read(ranges))
         yield path, stat
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).split("\n")[0]

@@ -52,6 +52,14 @@ class Coverage:
     edge_pixel: Ints
     edge_weight: Floats
 
+    @property
+    def covering(self) -> npt.NDArray[np.bool_]:
+        """bool[zones]: which of them cover any pixel, in full or in part."""
+        found = np.zeros(self.zones, bool)
+        found[self.span_zone] = True
+        found[self.edge_zone] = True
+        return found
+
 
 def cover(
     geometries: npt.NDArray[Any], grid: Grid, rule: Rule = "fractional", engine: Engine = "native"

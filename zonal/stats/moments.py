@@ -72,7 +72,7 @@ class Statistics:
     pixel_count : float64 ndarray[zone]
         Sum of coverage over pixels valid in any band.
     tile_count : int32 ndarray[zone]
-        Distinct tiles with pixels, valid or not, inside the zone.
+        Distinct tiles that hold some of the zone, whether or not its pixels are valid.
     columns : dict of str to float64 ndarray[zone, band]
         One array for each statistic asked for; NaN where the weight is 0
         (counts and sums are then 0 and NaN).
@@ -268,6 +268,7 @@ def accumulate(
     tile: int,
     chunk: int,
     extremes: bool = False,
+    kept: npt.NDArray[np.bool_] | None = None,
 ) -> Moments:
     """Reduce one chunk to the moments of the pieces on it.
 
@@ -285,19 +286,20 @@ def accumulate(
         Keys of the chunk.
     extremes : bool
         Whether minimum and maximum are wanted: they cost a second pass.
+    kept : bool ndarray[slot], optional
+        Pieces that get a row; those that cover any pixel, valid or not, if None.
+        A row without pixels only says that the tile holds some of the zone.
 
     Returns
     -------
     Moments
-        `CodeMoments` or `ValueMoments`, one row for each piece with any pixel here, valid or not.
+        `CodeMoments` or `ValueMoments`, one row for each piece kept.
     """
     reduce = _code_moments if values.dtype == np.int8 else _value_moments
     slots = coverage.zones
     keys = (zone, np.full(slots, tile, np.int64), np.full(slots, chunk, np.int64), piece)
-    touched = np.zeros(slots, bool)
-    touched[coverage.span_zone] = True
-    touched[coverage.edge_zone] = True
-    return reduce(values, valid, coverage, keys, extremes).take(touched)
+    kept = coverage.covering if kept is None else kept
+    return reduce(values, valid, coverage, keys, extremes).take(kept)
 
 
 Keys = tuple[Ints, Ints, Ints, Ints]

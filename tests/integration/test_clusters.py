@@ -1,0 +1,95 @@
+"""A cluster of its own processes on loopback, and what is said when it goes away."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from servers import LOOPBACK, clean_environment
+
+from zonal.clusters import connect
+from zonal.errors import InputError, StoreError
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """One scheduler and one worker, each a process."""
+
+    address: str
+    scheduler: subprocess.Popen[bytes]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    found = tmp_path / "scheduler.json"
+    with ExitStack() as stack:
+        words = ["--host", LOOPBACK, "--port", "0", "--no-dashboard", "--scheduler-file", str(found)]
+        scheduler = stack.enter_context(_process("scheduler", *words, folder=tmp_path))
+        address = _address(found)
+        stack.enter_context(_process("worker", address, "--nthreads", "2", "--no-nanny", folder=tmp_path))
+        yield Cluster(address, scheduler)
+
+
+@contextmanager
+def _process(kind: str, *words: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "dask", kind, *words]
+    with (folder / f"{kind}.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=folder, env=clean_environment(), stdout=log, stderr=log)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _address(file: Path) -> str:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if file.exists() and (text := file.read_text()).strip():
+            return str(json.loads(text)["address"])
+        time.sleep(0.05)
+    raise TimeoutError(file)
+
+
+def test_a_scheduler_that_dies_during_a_run_is_one_sentence_that_says_how_to_go_on(cluster: Cluster) -> None:
+    graph = {"quick": (os.getpid,), "slow": (time.sleep, 30)}
+    with (
+        pytest.raises(StoreError, match=r"scheduler tcp:.* was lost.*the same command goes on") as caught,
+        connect(cluster.address, None, None) as runner,
+    ):
+        for key, value in runner.run(graph, ["quick", "slow"]):
+            assert (key, value != os.getpid()) == ("quick", True)
+            cluster.scheduler.kill()
+            began = time.monotonic()
+    assert "\n" not in str(caught.value)
+    assert time.monotonic() - began < 20
+
+
+def test_a_scheduler_that_dies_before_the_first_task_is_the_same_sentence(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        pytest.raises(StoreError, match=r"scheduler tcp:.* was lost.*the same command goes on"),
+        connect(cluster.address, None, None) as runner,
+    ):
+        cluster.scheduler.kill()
+        cluster.scheduler.wait()
+        runner.everywhere(os.getpid)
+    assert "Traceback" not in caplog.text
+
+
+def test_a_tls_address_without_certificates_is_refused_at_once() -> None:
+    began = time.monotonic()
+    with pytest.raises(InputError, match="no certificates"), connect(f"tls://{LOOPBACK}:1", None, None):
+        pass
+    assert time.monotonic() - began < 5

@@ -228,7 +228,7 @@ BAD: dict[str, tuple[Spoil, str]] = {
     ),
     "a tile of 63 bands": (
         lambda small, folder: _tile(small, folder, replace(small.tile, data=small.tile.data[:63])),
-        r"\.tiff: 63 bands.*expected 64 bands \(A00\.\.A63\); is the index of another product\?",
+        r"\.tiff: 63 bands.*expected 64 bands \(A00\.\.A63\); is it of another product\?",
     ),
     "a tile of another dtype": (
         lambda small, folder: _tile(

@@ -26,7 +26,8 @@ from synthetic import (
     utm_grid,
 )
 
-from zonal.demo import PREFIX, Sample, utm_zone, write_sample
+from zonal.demo import Sample, write_sample
+from zonal.io.aef import PREFIX, utm_zone
 
 BANDS = tuple(f"A{band:02d}" for band in range(64))
 

@@ -5,8 +5,6 @@ Heavy imports happen inside the commands, so that ``zonal --help`` is quick.
 
 from __future__ import annotations
 
-import atexit
-import logging
 import os
 import signal
 import sys
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from zonal.ending import Stopped, fail, fail_as_bug, leave, stop, tell
 from zonal.errors import UsageError, ZonalError
 
 if TYPE_CHECKING:
@@ -31,8 +30,6 @@ app = typer.Typer(
 )
 catalog_app = typer.Typer(help="List the data catalog: what can be read by name.")
 app.add_typer(catalog_app, name="catalog")
-
-BUG = 70
 
 
 class Format(StrEnum):
@@ -377,69 +374,23 @@ def _is_workflow(word: str) -> bool:
     return word.lower().endswith((".yaml", ".yml")) or word in workflow_names()
 
 
-class _Stopped(SystemExit):
-    """SIGINT or SIGTERM: unwinds the stack, so that locks and workers go.
-
-    No KeyboardInterrupt, of which typer would make an exit without a word.
-    """
-
-
-def _stop(number: int, frame: object) -> NoReturn:
-    logging.disable()  # workers that end in mid-task have much to say, and nobody to say it to
-    raise _Stopped(number)
-
-
 def main() -> NoReturn:
     """Entry point: run a command, print one sentence for what went wrong, exit with its code."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
+        signal.signal(number, stop)
     try:
         code = app(args=spread(sys.argv[1:]), standalone_mode=False, prog_name="zonal")
-    except _Stopped as stopped:
+    except Stopped as stopped:
         word = "terminated" if stopped.code == signal.SIGTERM else "interrupted"
         code = 128 + int(stopped.code or 0)
-        _tell(f"{word}; the same command goes on where it stopped", code)
-        _leave(code)
+        tell(f"{word}; the same command goes on where it stopped", code)
+        leave(code)
     except ZonalError as error:
-        _fail(str(error), error.exit_code)
+        fail(str(error), error.exit_code)
     except Exception as error:
         if hasattr(error, "format_message"):  # click's: a word of the command line
             message = error.format_message().rstrip(".")
             where = getattr(getattr(error, "ctx", None), "command_path", None) or "zonal"
-            _fail(f"{message}; see {where} --help", UsageError.exit_code)
-        import traceback
-
-        if _json_logs():
-            lines = traceback.format_exc()
-            _fail("this is a bug; please report it with the traceback", BUG, traceback=lines)
-        traceback.print_exc()
-        _fail("this is a bug; please report it with the lines above", BUG)
+            fail(f"{message}; see {where} --help", UsageError.exit_code)
+        fail_as_bug()
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _leave(code: int) -> NoReturn:
-    """Exit without Python's own wait for threads, which may wait for the network."""
-    atexit._run_exitfuncs()  # workers and semaphores of a cluster that was only half there
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
-def _fail(message: str, code: int, **values: str) -> NoReturn:
-    _tell(message, code, **values)
-    sys.exit(code)
-
-
-def _tell(message: str, code: int, **values: str) -> None:
-    """Print how the process ends, as the lines before it were printed."""
-    if _json_logs():
-        from zonal.screen import json_line
-
-        json_line("error", message, exit_code=code, **values)
-    else:
-        print(f"zonal: {message}", file=sys.stderr)
-
-
-def _json_logs() -> bool:
-    words = sys.argv[1:]
-    return "--json-logs" in (words[: words.index("--")] if "--" in words else words)

@@ -18,25 +18,22 @@ from typing import Any
 
 import geopandas as gpd
 
-from zonal.catalog import Catalog
 from zonal.clusters import Runner, connect
 from zonal.credentials import without_credentials
-from zonal.errors import InputError, UsageError
+from zonal.errors import InputError
 from zonal.fingerprint import digest, fingerprint
 from zonal.graph import wire
-from zonal.inputs import RasterInput, ZoneInput, absolute, raster_input, zone_input
+from zonal.inputs import absolute
 from zonal.io.folder import Folder
-from zonal.io.ranges import Blob
 from zonal.io.stage import STAGE, Stage
-from zonal.io.table import Columns, covered_zones
+from zonal.io.table import covered_zones
 from zonal.manifest import about, figures
 from zonal.output import DATASET, TABLE, WORK, Output
 from zonal.planning import Opened, costs, plan_year
+from zonal.request import Request
 from zonal.settings import Settings
-from zonal.staging import stage, stage_key
 from zonal.units import Costs, Plan
 from zonal.work import Job, PartReport, UnitReport, part_name
-from zonal.zones import Filters
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +106,7 @@ def run(
     ZonalError
         One of its kinds, with the exit code of the command line.
     """
-    inputs = _Inputs.of(settings, frame)
+    inputs = Request.of(settings, frame)
     years = inputs.years
     base = (settings.output or default_output(settings)).rstrip("/") or "/"
 
@@ -121,7 +118,8 @@ def run(
     if not fresh:
         done = [inputs.complete(year, output, key) for year, output in outputs.items()]
         if all(done):
-            return [result for result in done if result is not None]
+            found = zip(outputs.values(), done, strict=True)
+            return [_result(output, manifest, fresh=False) for output, manifest in found if manifest]
     results = []
     with ExitStack() as stack:
         # The years share one stage: beside their outputs, or inside the only one.
@@ -131,7 +129,7 @@ def run(
         for output in {id(o): o for o in (home, *outputs.values())}.values():
             stack.enter_context(output.locked(fresh=fresh))
         started = time.perf_counter()
-        staged = inputs.stage(home.folder.sub(WORK).sub(f"stage-{key[:16]}"), key, notify)
+        staged = inputs.stage(home.folder.sub(WORK).sub(f"stage-{key[:16]}"), key, _telling(notify))
         _tell_zones(staged, notify)
         seconds = {"staging": time.perf_counter() - started}
         for year, output in outputs.items():
@@ -169,10 +167,10 @@ def plan(
     -------
     dict of year to Costs
     """
-    inputs = _Inputs.of(settings, frame)
+    inputs = Request.of(settings, frame)
     found: dict[int | None, Costs] = {}
     with tempfile.TemporaryDirectory(prefix="zonal-plan-") as scratch:
-        staged = inputs.stage(Folder(scratch), inputs.stage_key(), notify)
+        staged = inputs.stage(Folder(scratch), inputs.stage_key(), _telling(notify))
         for year in inputs.years:
             made, opened = plan_year(settings, inputs.raster, staged, year, headers=headers)
             found[year] = costs(inputs.raster, staged, made, opened)
@@ -191,78 +189,8 @@ def default_output(settings: Settings) -> str:
     return "./zonal-out/" + "-".join(words)
 
 
-@dataclass(frozen=True)
-class _Inputs:
-    """Settings made concrete, once for all years of a run."""
-
-    settings: Settings
-    catalog: Catalog
-    zones: ZoneInput
-    raster: RasterInput
-    filters: Filters
-    columns: Columns
-
-    @classmethod
-    def of(cls, settings: Settings, frame: gpd.GeoDataFrame | None = None) -> _Inputs:
-        catalog = Catalog.load(settings.catalog, settings.mirror, settings.storage_options)
-        zones = zone_input(settings, catalog, frame)
-        raster = raster_input(settings, catalog)
-        filters = Filters(settings.bbox, settings.county, settings.max_land_km2, settings.keep_water)
-        narrow = raster.reader.rule == "aef"
-        columns = Columns(zones.columns.zone_id, raster.reader.bands, settings.stats, narrow)
-        return cls(settings, catalog, zones, raster, filters, columns)
-
-    @property
-    def years(self) -> tuple[int | None, ...]:
-        """Years to run; a raster of one time is one run, under the year given as a label or none."""
-        if self.raster.index is None and len(self.settings.year) > 1:
-            raise UsageError("--year: these raster files are of one time; give one year as a label, or none")
-        return self.settings.year or (None,)
-
-    @property
-    def index_years(self) -> tuple[int, ...]:
-        """Years whose index rows matter to staging."""
-        return self.settings.year if self.raster.index is not None else ()
-
-    @property
-    def reading(self) -> dict[str, Any]:
-        """How tiles are read, as far as it can change a number."""
-        reader = self.raster.reader
-        return {"driver": reader.driver, "rule": reader.rule, "bands": list(reader.bands)}
-
-    def stage_key(self) -> str:
-        return stage_key(self.zones, self.raster, self.filters, self.index_years, self.settings.part_zones)
-
-    def stage(self, folder: Folder, key: str, notify: Notify) -> Stage:
-        return stage(
-            folder,
-            self.zones,
-            self.raster,
-            self.filters,
-            self.index_years,
-            self.columns,
-            key=key,
-            part_zones=self.settings.part_zones,
-            notify=lambda text: notify(Event("info", text)),
-        )
-
-    def complete(self, year: int | None, output: Output, key: str) -> Result | None:
-        """Return the run that an output holds if it is this one and no input has changed since.
-
-        A manifest tells what was staged and read, so nothing need be staged to see that it is the same.
-        """
-        manifest = output.manifest()
-        if manifest is None or manifest.get("stage_key") != key:
-            return None
-        old = manifest["fingerprint_of"]
-        options = self.raster.reader.options
-        tiles = {
-            path: {**tile, **asdict(Blob(self.raster.url(path), options).stat())}
-            for path, tile in old["tiles"].items()
-        }
-        if fingerprint(self.settings, year, self.reading, old["zones"], tiles) != old:
-            return None
-        return _result(output, manifest, fresh=False)
+def _telling(notify: Notify) -> Callable[[str], None]:
+    return lambda text: notify(Event("info", text))
 
 
 def _tell_zones(staged: Stage, notify: Notify) -> None:
@@ -285,7 +213,7 @@ def _result(output: Output, manifest: dict[str, Any], *, fresh: bool) -> Result:
 class _Run:
     """One year into one folder; what must outlive it is on the store."""
 
-    inputs: _Inputs
+    inputs: Request
     year: int | None
     output: Output
     staged: Stage

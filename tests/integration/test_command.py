@@ -27,8 +27,8 @@ from synthetic import Tile, blocks_zip, jittered_blocks, make_mirror, random_til
 
 from zonal import cli
 from zonal.clusters import Threads
-from zonal.demo import PREFIX
 from zonal.engine import run
+from zonal.io.aef import PREFIX
 from zonal.io.cog import Cog
 from zonal.settings import Settings
 

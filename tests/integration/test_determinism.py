@@ -23,9 +23,9 @@ import synthetic
 from pyproj import Transformer
 
 from zonal.clusters import Runner, Threads, connect
-from zonal.demo import PREFIX, write_index
 from zonal.engine import run
 from zonal.errors import OtherRunError
+from zonal.io.aef import PREFIX, write_index
 from zonal.settings import Settings
 
 pytestmark = pytest.mark.timeout(240)

@@ -18,7 +18,7 @@ from zonal.errors import InputError, StoreError
 from zonal.grid import Grid
 from zonal.io.layout import Layout, read_layout
 from zonal.io.ranges import Blob, RetryPolicy, Stat
-from zonal.io.raster import Counters, DecodeRule, Pixels
+from zonal.io.raster import Counters, DecodeRule, Pixels, linear_pixels
 from zonal.io.tiff import damaged, unsupported
 
 AEF_NODATA = -128
@@ -258,21 +258,14 @@ class Cog:
         valid = np.ones(stored.shape, np.bool_)
         if self._nodata is not None:
             np.not_equal(stored, self._nodata, out=valid)
-        if stored.dtype.kind == "f":
-            valid &= ~np.isnan(stored)
-        values = stored.astype(np.float64)
-        if (layout.scales != 1).any() or (layout.shifts != 0).any():
-            values *= layout.scales[:, None, None]
-            values += layout.shifts[:, None, None]
-        values[~valid] = 0.0
-        return Pixels(values, valid[0].copy() if (valid == valid[0]).all() else valid)
+        return linear_pixels(stored, valid, layout.scales, layout.shifts)
 
     def _check_aef(self) -> None:
         layout = self._layout
         if layout.dtype != np.int8:
             raise InputError(
                 f"{self.name}: {layout.dtype.name} samples, expected int8 codes; "
-                "is this an AEF file? Other rasters need `decode: linear`"
+                "is this an AEF file? Other rasters need `rule: linear` in the catalog"
             )
         if layout.nodata is not None and self._nodata != AEF_NODATA:
             raise InputError(

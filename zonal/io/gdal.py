@@ -28,7 +28,7 @@ from rasterio.windows import Window
 from zonal.errors import InputError, StoreError, ZonalError
 from zonal.grid import Grid
 from zonal.io.ranges import Blob, RetryPolicy, Stat
-from zonal.io.raster import Counters, DecodeRule, Pixels
+from zonal.io.raster import Counters, DecodeRule, Pixels, linear_pixels
 from zonal.io.seekable import Seekable
 
 _CHUNK = 1024  # pixels: no window is larger, either way
@@ -175,13 +175,7 @@ class GdalRaster:
             float64 values[band, y, x], 0 where invalid; valid[y, x] where all bands
             agree, else [band, y, x].
         """
-        values = fetched.numbers.astype(np.float64)
-        valid = fetched.valid & ~np.isnan(values)
-        if (self._scales != 1).any() or (self._shifts != 0).any():
-            values *= self._scales[:, None, None]
-            values += self._shifts[:, None, None]
-        values[~valid] = 0.0
-        return Pixels(values, valid[0].copy() if (valid == valid[0]).all() else valid)
+        return linear_pixels(fetched.numbers, fetched.valid.copy(), self._scales, self._shifts)
 
     def _handle(self) -> _Handle:
         """Return this thread's own handle: GDAL's datasets are not thread-safe."""

@@ -37,6 +37,37 @@ class Pixels:
     valid: npt.NDArray[np.bool_]
 
 
+def linear_pixels(
+    numbers: npt.NDArray[Any],
+    valid: npt.NDArray[np.bool_],
+    scales: npt.NDArray[np.float64],
+    shifts: npt.NDArray[np.float64],
+) -> Pixels:
+    """Apply scale and offset: what the rule ``linear`` means for any reader.
+
+    Parameters
+    ----------
+    numbers : ndarray[band, y, x]
+        As stored; NaN is never valid.
+    valid : bool ndarray[band, y, x]
+        Written to.
+    scales, shifts : float64 ndarray[band]
+
+    Returns
+    -------
+    Pixels
+        float64 values, 0 where invalid; valid[y, x] where all bands agree, else [band, y, x].
+    """
+    if numbers.dtype.kind == "f":
+        valid &= ~np.isnan(numbers)
+    values = numbers.astype(np.float64)
+    if (scales != 1).any() or (shifts != 0).any():
+        values *= scales[:, None, None]
+        values += shifts[:, None, None]
+    values[~valid] = 0.0
+    return Pixels(values, valid[0].copy() if (valid == valid[0]).all() else valid)
+
+
 @dataclass(frozen=True, slots=True)
 class Stat:
     """What a file was when it was looked at.

@@ -20,11 +20,12 @@ from zonal.inputs import RasterInput, raster_input, zone_input
 from zonal.io.folder import Folder
 from zonal.io.table import Columns
 from zonal.planning import plan_year
+from zonal.reader import Reader, located
 from zonal.settings import Settings
 from zonal.staging import stage
 from zonal.stats.moments import concat
 from zonal.units import Plan
-from zonal.work import Job, Reader, finish_part, located, part_name, run_unit
+from zonal.work import Job, finish_part, part_name, run_unit
 from zonal.zones import Filters
 
 WEST, SOUTH = 500_000, 4_000_000
@@ -44,7 +45,7 @@ class World:
         """Run all units; the partial moments of each part."""
         shares: dict[int, list[Any]] = {part.number: [] for part in self.plan.parts}
         for unit in self.plan.units:
-            served, _ = run_unit(self.job, unit, self.zones_of(unit.parts))
+            _, served = run_unit(self.job, unit, self.zones_of(unit.parts))
             for number, moments in zip(unit.parts, served, strict=True):
                 shares[number].append(moments)
         return shares
@@ -119,7 +120,7 @@ def test_the_plan_of_these_tests_is_worth_testing(small: World) -> None:
 def test_a_unit_gives_each_part_the_moments_of_its_own_zones(small: World) -> None:
     for unit in small.plan.units:
         zones = small.zones_of(unit.parts)
-        served, report = run_unit(small.job, unit, zones)
+        report, served = run_unit(small.job, unit, zones)
         assert len(served) == len(unit.parts)
         for (start, stop), moments in zip(zones, served, strict=True):
             if moments is not None:
@@ -133,9 +134,9 @@ def test_a_unit_gives_each_part_the_moments_of_its_own_zones(small: World) -> No
 
 def test_parts_asked_for_together_or_alone_get_the_same(small: World) -> None:
     unit = max(small.plan.units, key=lambda unit: len(unit.parts))
-    together, _ = run_unit(small.job, unit, small.zones_of(unit.parts))
+    _, together = run_unit(small.job, unit, small.zones_of(unit.parts))
     for number, expected in zip(unit.parts, together, strict=True):
-        (alone,), _ = run_unit(small.job, unit, small.zones_of((number,)))
+        _, (alone,) = run_unit(small.job, unit, small.zones_of((number,)))
         assert (alone is None) == (expected is None)
         if alone is not None:
             for name in ("zone", "tile", "chunk", "piece", "count", "full", "weight", "edge"):
@@ -143,7 +144,7 @@ def test_parts_asked_for_together_or_alone_get_the_same(small: World) -> None:
 
 
 def test_a_part_that_a_unit_finds_nothing_for_gets_none(small: World) -> None:
-    served, _ = run_unit(small.job, small.plan.units[0], [(10_000, 10_001)])
+    _, served = run_unit(small.job, small.plan.units[0], [(10_000, 10_001)])
     assert served == [None]
 
 

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -139,6 +140,44 @@ class Distributed:
         )
 
 
+class Starting:
+    """A cluster that comes up in the background of a `with`; whoever first needs it waits for it.
+
+    Parameters
+    ----------
+    address, workers, threads
+        As for `connect`, whose errors the first use raises.
+    """
+
+    def __init__(self, address: str, workers: int | None, threads: int | None) -> None:
+        self._stack = contextlib.ExitStack()
+        self._thread = ThreadPoolExecutor(1, "zonal-cluster")
+        self._coming = self._thread.submit(
+            lambda: self._stack.enter_context(connect(address, workers, threads))
+        )
+
+    def __enter__(self) -> Starting:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        # Half a cluster cannot be taken down: its processes would stay.
+        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._stack.close()
+
+    @property
+    def described(self) -> str:
+        """Where the tasks run."""
+        return self._coming.result().described
+
+    def run(self, graph: dict[Any, Any], keys: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+        """Run there."""
+        return self._coming.result().run(graph, keys)
+
+    def everywhere(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+        """Call there."""
+        return self._coming.result().everywhere(function, *arguments)
+
+
 def default_workers(workers: int | None, threads: int | None) -> tuple[int, int]:
     """Choose processes, and threads a process, where the settings leave them open: four threads share one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -163,6 +202,7 @@ def connect(address: str, workers: int | None, threads: int | None) -> Iterator[
     InputError
         If no scheduler answers, or it has no workers, or certificates are wanted for it.
     """
+    import dask
     from distributed import Client, LocalCluster, Security
 
     if address != "local":
@@ -202,6 +242,7 @@ def connect(address: str, workers: int | None, threads: int | None) -> Iterator[
             dashboard_address="127.0.0.1:0",
             # What goes wrong in a task comes back as its error; the rest is noise of workers being closed.
             silence_logs=logging.CRITICAL,
+            preload=[*dask.config.get("distributed.worker.preload"), "zonal.preload"],
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):

@@ -18,7 +18,7 @@ from typing import Any
 
 import geopandas as gpd
 
-from zonal.clusters import Runner, connect
+from zonal.clusters import Runner, Starting
 from zonal.credentials import without_credentials
 from zonal.errors import InputError
 from zonal.fingerprint import digest, fingerprint
@@ -122,6 +122,8 @@ def run(
             return [_result(output, manifest, fresh=False) for output, manifest in found if manifest]
     results = []
     with ExitStack() as stack:
+        if runner is None:  # its processes start while zones are staged
+            runner = stack.enter_context(Starting(settings.cluster, settings.workers, settings.threads))
         # The years share one stage: beside their outputs, or inside the only one.
         home = outputs[years[0]]
         if len(years) > 1:
@@ -136,11 +138,7 @@ def run(
             one = _Run(inputs, year, output, staged, notify, dict(seconds))
             result = one.prepare(fresh=fresh)
             if result is None:
-                if runner is None:
-                    runner = stack.enter_context(
-                        connect(settings.cluster, settings.workers, settings.threads)
-                    )
-                    notify(Event("info", runner.described))
+                notify(Event("info", runner.described))
                 result = one.execute(runner, fresh=fresh)
             results.append(result)
     return results
@@ -314,7 +312,8 @@ class _Run:
         done = {part.number for part in self.plan.parts if part_name(part.number) in written}
         if done:
             self.notify(Event("info", f"{len(done):,} of {len(self.plan.parts):,} parts are there already"))
-        wiring = wire(self.plan, job, done, f"{digest(self.fingerprint)[:8]}-{uuid.uuid4().hex[:8]}")
+        headers = [file.header for _, _, file in self.opened]
+        wiring = wire(self.plan, job, headers, done, f"{digest(self.fingerprint)[:8]}-{uuid.uuid4().hex[:8]}")
         totals = {"zones": self.plan.zones, "chunks": self.plan.chunks, "bytes": self.costs.bytes_to_fetch}
         zones = sum(stop - start for start, stop in (self.plan.parts[number].zones for number in done))
         chunks = fetched = 0

@@ -5,13 +5,13 @@ Knows task keys and which value goes where; knows nothing of what the tasks do.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from operator import itemgetter
 from typing import Any
 
+from zonal.stats.moments import Moments
 from zonal.units import Plan
-from zonal.work import Job, finish_part, run_unit
+from zonal.work import Job, UnitReport, finish_part, run_unit
 
 Key = tuple[str, int]
 
@@ -35,13 +35,15 @@ class Wiring:
     parts: tuple[Key, ...]
 
 
-def wire(plan: Plan, job: Job, done: Collection[int], name: str) -> Wiring:
+def wire(plan: Plan, job: Job, headers: Sequence[Any], done: Collection[int], name: str) -> Wiring:
     """Wire the parts that are not done, and the units that serve them.
 
     Parameters
     ----------
     plan : Plan
     job : Job
+    headers : sequence
+        `Raster.header` of each tile of the plan: read by the driver, shared by all units of the tile.
     done : collection of int
         Numbers of the parts that need no work.
     name : str
@@ -63,14 +65,15 @@ def wire(plan: Plan, job: Job, done: Collection[int], name: str) -> Wiring:
         if not parts:
             continue
         zones = [plan.parts[number].zones for number in parts]
-        whole, moments, report = ((f"{kind}-{name}", unit.number) for kind in ("unit", "moments", "report"))
-        graph[whole] = (run_unit, common, replace(unit, parts=parts), zones)
-        graph[moments] = (itemgetter(0), whole)
-        graph[report] = (itemgetter(1), whole)
+        header = (f"header-{name}", unit.tile)
+        graph[header] = headers[unit.tile]
+        whole, report = (f"unit-{name}", unit.number), (f"report-{name}", unit.number)
+        graph[whole] = (run_unit, common, replace(unit, parts=parts), zones, header)
+        graph[report] = (_report, whole)
         unit_keys.append(report)
         for place, number in enumerate(parts):
             key = (f"share-{name}", len(share))
-            graph[key] = (itemgetter(place), moments)
+            graph[key] = (_share, whole, place)
             share[unit.number, number] = key
     part_keys: list[Key] = []
     for part in todo:
@@ -78,3 +81,11 @@ def wire(plan: Plan, job: Job, done: Collection[int], name: str) -> Wiring:
         graph[key] = (finish_part, common, part, [share[unit, part.number] for unit in part.units])
         part_keys.append(key)
     return Wiring(graph, tuple(unit_keys), tuple(part_keys))
+
+
+def _report(result: tuple[UnitReport, list[Moments | None]]) -> UnitReport:
+    return result[0]
+
+
+def _share(result: tuple[UnitReport, list[Moments | None]], place: int) -> Moments | None:
+    return result[1][place]

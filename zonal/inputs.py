@@ -23,10 +23,10 @@ from zonal.errors import InputError, UsageError
 from zonal.io.ranges import Stat
 from zonal.io.raster import Raster
 from zonal.io.vector import read_index, read_zones
+from zonal.reader import Reader, located
 from zonal.settings import Settings
 from zonal.sources import RasterSource, ZoneSource
 from zonal.tiles import INDEX_COLUMNS, Layout, Tile, from_index, near, own
-from zonal.work import Reader, located
 from zonal.zones import Columns
 
 INDEX_SUFFIXES = (".parquet", ".gpkg", ".csv")

@@ -6,161 +6,29 @@ values and give plain values, whoever calls them and however often.
 
 from __future__ import annotations
 
-import pickle
-import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyproj
 import shapely
 
-from zonal.errors import InputError
+from zonal.errors import InputError, ZonalError
 from zonal.grid import Bounds, Grid
 from zonal.io.folder import Folder
-from zonal.io.ranges import Blob
-from zonal.io.raster import DecodeRule, Raster, Stat
+from zonal.io.raster import Pixels, Stat, Stored
 from zonal.io.stage import AREA, Stage
 from zonal.io.table import Columns, part_table, write_part
 from zonal.pieces import Geometries, Pieces, areas
+from zonal.reader import Reader
 from zonal.stats.coverage import Coverage, Engine, Rule, cover
 from zonal.stats.moments import EXTREMES, Moments, Statistics, accumulate, concat, nothing
 from zonal.tiles import Tile
 from zonal.units import HAIR, Part, Unit
-
-Driver = Literal["cog", "rasterio"]
-
-
-@dataclass(frozen=True)
-class Reader:
-    """How tiles are opened: the same on the driver and on every worker.
-
-    Parameters
-    ----------
-    driver : {"cog", "rasterio"}
-    rule : {"aef", "linear"}
-        Decode rule of the source.
-    bands : tuple of str
-        Bands that every tile must have; empty for whatever the first one has.
-    options : mapping
-        fsspec storage options; never printed.
-    nodata : float or None
-        Stored value that every tile must state as nodata; None for whatever it states.
-    """
-
-    driver: Driver
-    rule: DecodeRule
-    bands: tuple[str, ...] = ()
-    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    nodata: float | None = None
-
-    def open(self, url: str, stat: Stat | None = None) -> Raster:
-        """Open a tile; its header is read once a process, and anew when the file is another.
-
-        Parameters
-        ----------
-        url : str
-        stat : Stat, optional
-            Size and version that the file should have; None asks the store for what it has now.
-
-        Raises
-        ------
-        InputError
-            If the file has other bands or another nodata than the source, or is not the one that
-            `stat` tells of.
-        """
-        stat = stat or Blob(url, self.options).stat()
-        with _opening(url):
-            raster = _open(self.driver, self.rule, url, pickle.dumps(dict(self.options)), stat)
-        if raster.stat != stat:
-            raise InputError(
-                f"tile {raster.name}: it is not the file (size, version) that the plan was made from; "
-                "was it replaced?"
-            )
-        self.check(raster)
-        return raster
-
-    def check(self, raster: Raster) -> None:
-        """Raise InputError if a tile has other bands or another nodata than the source."""
-        if self.bands and raster.bands != self.bands:
-            raise InputError(
-                f"tile {raster.name}: {_named(raster.bands)}, expected {_named(self.bands)}; "
-                "is it of another product?"
-            )
-        if self.nodata is not None:
-            _check_nodata(raster, self.nodata)
-
-
-@lru_cache(maxsize=1024)
-def _opening(url: str) -> threading.Lock:
-    """Threads that need the same tile wait for the first to read its header, and for no other tile's."""
-    return threading.Lock()
-
-
-@lru_cache(maxsize=64)
-def _open(driver: Driver, rule: DecodeRule, url: str, options: bytes, stat: Stat) -> Raster:
-    # `stat` is only a part of the key: a file that was replaced is another file.
-    # Imported here, so that a worker that reads chunks does not load GDAL, nor the other way round.
-    if driver == "cog":
-        from zonal.io.cog import Cog
-
-        return Cog.open(url, pickle.loads(options), rule=rule)
-    from zonal.io.gdal import GdalRaster
-
-    return GdalRaster.open(url, pickle.loads(options))
-
-
-def _check_nodata(raster: Raster, expected: float) -> None:
-    for band, stated in zip(raster.bands, raster.nodata, strict=True):
-        if stated is None and raster.rule == "aef":
-            continue  # the rule itself says what nodata is
-        # A float32 file states the catalog's decimal number as the nearest float32.
-        if stated is None or not np.isclose(stated, expected, rtol=1e-6, atol=0, equal_nan=True):
-            said = "no nodata" if stated is None else f"nodata {stated:g}"
-            raise InputError(
-                f"tile {raster.name}: band {band} states {said}, the catalog says {expected:g}; "
-                "correct the one that is wrong"
-            )
-
-
-def _named(bands: Sequence[str]) -> str:
-    return (
-        f"{len(bands)} bands ({bands[0]}..{bands[-1]})" if len(bands) > 1 else f"1 band ({', '.join(bands)})"
-    )
-
-
-def located(tile: Tile, raster: Raster) -> Tile:
-    """Return the tile with the grid that its file states.
-
-    Raises
-    ------
-    InputError
-        If the file lies elsewhere than the index says, or has other pixels.
-    """
-    said, found = tile.grid, raster.grid
-    hair = 1e-6 * said.dx
-    same = (
-        found.crs == said.crs
-        and (found.width, found.height) == (said.width, said.height)
-        and np.allclose((found.dx, abs(found.dy)), (said.dx, abs(said.dy)), rtol=0, atol=1e-9 * said.dx)
-        and np.allclose(found.bounds, said.bounds, rtol=0, atol=hair)
-    )
-    if not same:
-        raise InputError(
-            f"tile {raster.name}: the file has {_placed(found)}, the index says {_placed(said)}; "
-            "the index and the file do not belong together"
-        )
-    return replace(tile, grid=found)
-
-
-def _placed(grid: Grid) -> str:
-    box = ", ".join(f"{value:.10g}" for value in grid.bounds)
-    return f"{grid.width} x {grid.height} px of {grid.dx:g} at {box} in {grid.crs[:40]}"
 
 
 @dataclass(frozen=True)
@@ -221,9 +89,12 @@ class PartReport:
 
 
 def run_unit(
-    job: Job, unit: Unit, zones: Sequence[tuple[int, int]]
-) -> tuple[list[Moments | None], UnitReport]:
+    job: Job, unit: Unit, zones: Sequence[tuple[int, int]], header: Any = None
+) -> tuple[UnitReport, list[Moments | None]]:
     """Fetch, decode and reduce the chunks of a unit.
+
+    Memory: the pixels of one chunk and the stored bytes of two, all of it used again for the
+    next chunk.
 
     Parameters
     ----------
@@ -231,42 +102,43 @@ def run_unit(
     unit : Unit
     zones : sequence of (start, stop)
         Zones of each part that the unit serves, in the order of `unit.parts`.
+    header : optional
+        Of the unit's tile, as `Raster.header` gave it to the driver.
 
     Returns
     -------
-    (list of Moments or None, UnitReport)
+    (UnitReport, list of Moments or None)
         One value for each part, so that a part is not held up by its
         neighbours' moments; None where the unit found nothing for it.
     """
     started = time.perf_counter()
-    tile = job.tiles[unit.tile]
-    raster = job.reader.open(job.urls[unit.tile], job.stats[unit.tile] if job.stats else None)
+    tile, url = job.tiles[unit.tile], job.urls[unit.tile]
+    stat = job.stats[unit.tile] if job.stats else None
+    raster = job.reader.open(url, stat, header)
     if raster.grid != tile.grid:
         raise InputError(
             f"tile {raster.name}: its header is not the one the plan was made from; was it replaced?"
         )
-    grids = [tile.grid.chunk(chunk) for chunk in unit.chunks]
-    pieces, numbers, staged = job.stage.pieces(
-        unit.row_groups, epsg=tile.epsg, year=job.year or 0, bounds=_around(grids)
-    )
-    if tile.ground is not None:
-        clipped = areas(shapely.intersection(areas(pieces.geometry), tile.owned))
-        owned = shapely.area(clipped) > 0
-        pieces = Pieces(pieces.zone[owned], pieces.epsg[owned], clipped[owned])
-        numbers = numbers[owned]
-    bounds = shapely.bounds(pieces.geometry)
-    found: list[Moments] = []
-    fetched = 0
-    # The next chunk is in flight while this one is decoded and reduced; no more, to bound memory.
-    with ThreadPoolExecutor(1) as ahead:
+    # Not waited for when this thread fails or is interrupted.
+    ahead = ThreadPoolExecutor(1)
+    try:
         coming = ahead.submit(raster.fetch, unit.chunks[0])
+        grids = [tile.grid.chunk(chunk) for chunk in unit.chunks]
+        pieces, numbers, staged = _pieces(job, unit, _around(grids))
+        bounds = shapely.bounds(pieces.geometry)
+        found: list[Moments] = []
+        fetched = 0
+        stored: Stored | None = None
+        pixels: Pixels | None = None
         for at, (chunk, grid) in enumerate(zip(unit.chunks, grids, strict=True)):
-            stored = coming.result()
+            spare, stored = stored, coming.result()
+            # The next chunk is in flight while this one is decoded and reduced; no more, to bound memory.
             if at + 1 < len(unit.chunks):
-                coming = ahead.submit(raster.fetch, unit.chunks[at + 1])
+                coming = ahead.submit(raster.fetch, unit.chunks[at + 1], spare)
+            elif stat is not None:
+                same = ahead.submit(job.reader.unchanged, url, stat)
             fetched += stored.nbytes
-            pixels = raster.decode(stored)
-            del stored
+            pixels = raster.decode(stored, pixels)
             here = _meets(bounds, grid.bounds)
             coverage = cover(pieces.geometry[here], grid, job.coverage, job.engine)
             moments = accumulate(
@@ -281,13 +153,35 @@ def run_unit(
                 kept=_held(pieces.geometry[here], coverage, grid),
             )
             found.append(moments)
+        if stat is not None:
+            same.result()
+    except ZonalError:
+        if stat is not None:
+            job.reader.unchanged(url, stat)  # if it was replaced, that says more than what came of it
+        raise
+    finally:
+        ahead.shutdown(wait=False, cancel_futures=True)
     all_moments = concat(found)
     served: list[Moments | None] = []
     for start, stop in zones:
         mine = (all_moments.zone >= start) & (all_moments.zone < stop)
         served.append(all_moments.take(mine) if mine.any() else None)
     seconds = time.perf_counter() - started
-    return served, UnitReport(unit.number, len(unit.chunks), fetched, staged, seconds)
+    return UnitReport(unit.number, len(unit.chunks), fetched, staged, seconds), served
+
+
+def _pieces(job: Job, unit: Unit, bounds: Bounds) -> tuple[Pieces, npt.NDArray[np.int64], int]:
+    """Read the pieces that a unit may need, cut to the ground that its tile owns."""
+    tile = job.tiles[unit.tile]
+    pieces, numbers, staged = job.stage.pieces(
+        unit.row_groups, epsg=tile.epsg, year=job.year or 0, bounds=bounds
+    )
+    if tile.ground is not None:
+        clipped = areas(shapely.intersection(areas(pieces.geometry), tile.owned))
+        owned = shapely.area(clipped) > 0
+        pieces = Pieces(pieces.zone[owned], pieces.epsg[owned], clipped[owned])
+        numbers = numbers[owned]
+    return pieces, numbers, staged
 
 
 def finish_part(job: Job, part: Part, partials: Sequence[Moments | None]) -> PartReport:

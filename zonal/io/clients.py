@@ -6,6 +6,7 @@ retries nothing. Keeps credentials out of every text it makes.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -13,6 +14,13 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from zonal.credentials import scrub_urls
+
+CONNECTIONS = 128
+"""To one store at once, of a process: the 64 ranges of one chunk for each of two threads. More wait in line."""
+
+OPENING = 8
+"""Connections opened at once. A plain server's queue may hold 5 that it has not accepted yet; the kernel drops
+the rest, and the client waits a second before it asks again. Connections that are open carry on meanwhile."""
 
 _RETRIED_4XX = {403, 408, 425, 429}  # 403: what data.source.coop answers when it throttles
 
@@ -54,17 +62,42 @@ def client_options(
         client.setdefault("timeout", timeout)
         client["raise_for_status"] = _check_answer
         options["client_kwargs"] = client
+        options.setdefault("get_client", _session)
     elif url.startswith(("s3://", "s3a://")):
         defaults = {
             # botocore would try five times inside each of our attempts.
             "retries": {"total_max_attempts": 1, "mode": "standard"},
             # Its pool of 10 connections would halt the 64 ranges of one chunk.
-            "max_pool_connections": 64,
+            "max_pool_connections": CONNECTIONS,
             "read_timeout": stall,
             "connect_timeout": stall,
         }
         options["config_kwargs"] = defaults | dict(options.get("config_kwargs") or {})
     return options
+
+
+async def _session(**options: Any) -> Any:
+    """Make the HTTP client of a process: many connections, opened a few at a time."""
+    import aiohttp
+
+    room = asyncio.Semaphore(OPENING)
+
+    async def begin(_: Any, request: Any, __: Any) -> None:
+        await room.acquire()
+        request.opening = True
+
+    async def end(_: Any, request: Any, __: Any) -> None:
+        if getattr(request, "opening", False):
+            request.opening = False
+            room.release()
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_create_start.append(begin)
+    trace.on_connection_create_end.append(end)
+    trace.on_request_exception.append(end)
+    options.setdefault("connector", aiohttp.TCPConnector(limit=CONNECTIONS))
+    options["trace_configs"] = [*(options.get("trace_configs") or ()), trace]
+    return aiohttp.ClientSession(**options)
 
 
 async def _check_answer(response: Any) -> None:

@@ -29,15 +29,22 @@ _CHUNK_BYTES = 64 * 1024 * 1024  # ...or up to here, as many as an AEF chunk has
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """The stored bytes of one chunk, plane by plane and in each plane strip by strip."""
+    """The stored bytes of one chunk, plane by plane and in each plane strip by strip.
+
+    Parameters
+    ----------
+    chunk : int
+    blocks : tuple of bytes or memoryview
+    nbytes : int
+        Bytes read, those between merged ranges too.
+    room : memoryview or None
+        Memory that blocks of a file of this machine lie in.
+    """
 
     chunk: int
-    blocks: tuple[bytes, ...]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held."""
-        return sum(len(block) for block in self.blocks)
+    blocks: tuple[bytes | memoryview, ...]
+    nbytes: int = 0
+    room: memoryview | None = None
 
 
 class Cog:
@@ -55,6 +62,8 @@ class Cog:
     rule : {"aef", "linear"}
     stat : Stat
         Size and version of the file when it was opened.
+    header : Layout
+        What another process opens the file with, without reading it again.
     header_bytes : int
         What opening it read.
     blob : Blob
@@ -68,12 +77,14 @@ class Cog:
         self.rule = rule
         self.bands = layout.names
         self.header_bytes = blob.counters.bytes
-        self._layout = layout
+        self.header = self._layout = layout
         rows = layout.block_height
         if not layout.tiled:
             row_bytes = layout.width * layout.bands * layout.dtype.itemsize
             rows *= max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // row_bytes) // rows)
         self._strips = rows // layout.block_height
+        stored = layout.counts.sum(axis=0)
+        self._longest = int(np.add.reduceat(stored, np.arange(0, len(stored), self._strips)).max())
         self._nodata = _nodata(layout, self.name)
         stated = (layout.nodata or "").strip()  # a number, or the line above had refused it
         self.nodata = (float(stated) if stated else None,) * layout.bands
@@ -136,8 +147,14 @@ class Cog:
         """Return the stored (compressed) bytes of a chunk, all bands."""
         return int(self._layout.counts[:, self._blocks(chunk)].sum())
 
-    def fetch(self, chunk: int) -> Fetched:
+    def fetch(self, chunk: int, reuse: Fetched | None = None) -> Fetched:
         """Read the stored bytes of a chunk (I/O only).
+
+        Parameters
+        ----------
+        chunk : int
+        reuse : Fetched, optional
+            Of an earlier chunk, not needed any more: its memory may be written over.
 
         Raises
         ------
@@ -149,10 +166,23 @@ class Cog:
         blocks = self._blocks(chunk)
         offsets = self._layout.offsets[:, blocks].ravel().tolist()
         counts = self._layout.counts[:, blocks].ravel().tolist()
-        return Fetched(chunk, tuple(self.blob.read(list(zip(offsets, counts, strict=True)))))
+        ranges = list(zip(offsets, counts, strict=True))
+        nbytes = sum(request.end - request.start for request in self.blob.requests(ranges))
+        room = None
+        if self.blob.local:  # what comes over a network has memory of the client's
+            room = reuse.room if reuse is not None else None
+            if room is None or len(room) < sum(counts):
+                room = np.empty(self._longest, np.uint8).data
+        return Fetched(chunk, tuple(self.blob.views(ranges, room)), nbytes, room)
 
-    def decode(self, fetched: Fetched) -> Pixels:
+    def decode(self, fetched: Fetched, reuse: Pixels | None = None) -> Pixels:
         """Turn what `fetch` returned into pixels (CPU only).
+
+        Parameters
+        ----------
+        fetched : Fetched
+        reuse : Pixels, optional
+            Of an earlier chunk, not needed any more: their memory may be written over.
 
         Returns
         -------
@@ -168,7 +198,7 @@ class Cog:
         StoreError
             The bytes are no such block (remote file).
         """
-        stored = self._decode_stored(fetched)
+        stored = self._decode_stored(fetched, reuse)
         if self.rule == "aef":
             return Pixels(stored, self._valid_aef(stored, fetched.chunk))
         return self._linear(stored)
@@ -178,14 +208,18 @@ class Cog:
             raise IndexError(f"chunk {chunk} of {self.grid.chunk_count}")
         return slice(chunk * self._strips, (chunk + 1) * self._strips)
 
-    def _decode_stored(self, fetched: Fetched) -> npt.NDArray[Any]:
+    def _decode_stored(self, fetched: Fetched, reuse: Pixels | None) -> npt.NDArray[Any]:
         """Return the stored numbers [band, y, x], C-contiguous, in native byte order."""
         layout = self._layout
         place = self.grid.chunk(fetched.chunk)
         planes, samples = (layout.bands, 1) if layout.planar else (1, layout.bands)
         rows = layout.block_height if layout.tiled else place.height
         native = layout.dtype.newbyteorder("=")
-        stored = np.empty((planes, rows, layout.block_width, samples), native)
+        shape = (planes, rows, layout.block_width, samples)
+        if reuse is not None and (*reuse.values.shape, 1) == shape and reuse.values.dtype == native:
+            stored = reuse.values[..., np.newaxis]
+        else:
+            stored = np.empty(shape, native)
         strips = len(fetched.blocks) // planes
         for index, block in enumerate(fetched.blocks):
             plane, strip = divmod(index, strips)
@@ -206,7 +240,7 @@ class Cog:
             return np.ascontiguousarray(clipped[..., 0])
         return np.ascontiguousarray(clipped[0].transpose(2, 0, 1))
 
-    def _decode_block(self, block: bytes, out: npt.NDArray[Any]) -> None:
+    def _decode_block(self, block: Any, out: npt.NDArray[Any]) -> None:
         """Decode one tile or strip into out[y, x, sample], which it must fill exactly."""
         layout = self._layout
         target = out.reshape(-1).view(np.uint8)

@@ -105,6 +105,7 @@ class GdalRaster:
             self._scales = np.array([dataset.scales[i] for i in picked], np.float64)
             self._shifts = np.array([dataset.offsets[i] for i in picked], np.float64)
             self.grid = self._place(dataset)
+        self.header = None  # GDAL keeps it to itself
         self.header_bytes = self.counters.bytes
         if self._dtype.kind not in "uif":
             raise InputError(f"{self.name}: {self._dtype} numbers, expected integers or floats")
@@ -144,8 +145,8 @@ class GdalRaster:
         place = self.grid.chunk(chunk)
         return len(self.bands) * place.width * place.height * (self._dtype.itemsize + 1)
 
-    def fetch(self, chunk: int) -> Fetched:
-        """Read a window with its masks (GDAL decodes as it reads).
+    def fetch(self, chunk: int, reuse: Fetched | None = None) -> Fetched:
+        """Read a window with its masks (GDAL decodes as it reads), into new memory.
 
         Raises
         ------
@@ -166,8 +167,8 @@ class GdalRaster:
                 self.counters.bytes += numbers.nbytes
         return Fetched(numbers, valid)
 
-    def decode(self, fetched: Fetched) -> Pixels:
-        """Apply scale and offset (CPU only).
+    def decode(self, fetched: Fetched, reuse: Pixels | None = None) -> Pixels:
+        """Apply scale and offset (CPU only), into new memory.
 
         Returns
         -------

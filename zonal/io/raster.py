@@ -2,7 +2,9 @@
 
 A new format is one class with these members. Fetching (I/O) and decoding
 (CPU) are apart, so that the next chunk can be in flight while this one is
-decoded; neither knows what the pixels are for.
+decoded; neither knows what the pixels are for. Memory that the caller has no
+more use for is offered for reuse: a chunk's is 64 MB, and fresh pages cost as
+much as reading it.
 """
 
 from __future__ import annotations
@@ -98,7 +100,7 @@ class Stored(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """Bytes held: fetched, and not decoded yet."""
+        """Bytes read for it."""
 
 
 class Raster(Protocol):
@@ -133,14 +135,18 @@ class Raster(Protocol):
         """Size and version of the file when it was opened."""
 
     @property
+    def header(self) -> Any:
+        """What another process opens the file with, without reading it again; None if it must read it."""
+
+    @property
     def header_bytes(self) -> int:
         """Bytes that opening it read."""
 
     def chunk_bytes(self, chunk: int) -> int:
         """Bytes of a chunk as stored, as far as the header tells; what `fetch` will hold."""
 
-    def fetch(self, chunk: int) -> Stored:
-        """Read the stored bytes of a chunk (I/O only)."""
+    def fetch(self, chunk: int, reuse: Any = None) -> Stored:
+        """Read the stored bytes of a chunk (I/O only); may write them over those of `reuse`."""
 
-    def decode(self, fetched: Any) -> Pixels:
-        """Turn what `fetch` returned into pixels (CPU only)."""
+    def decode(self, fetched: Any, reuse: Pixels | None = None) -> Pixels:
+        """Turn what `fetch` returned into pixels (CPU only); may write them over those of `reuse`."""

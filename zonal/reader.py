@@ -1,0 +1,166 @@
+"""How tiles are opened: the same on the driver and on every worker.
+
+Knows readers, what a source says its tiles are, and where the index says they
+lie; reads headers, and no pixel.
+"""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+
+from zonal.errors import InputError
+from zonal.grid import Grid
+from zonal.io.ranges import Blob
+from zonal.io.raster import DecodeRule, Raster, Stat
+from zonal.tiles import Tile
+
+Driver = Literal["cog", "rasterio"]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How tiles are opened: the same on the driver and on every worker.
+
+    Parameters
+    ----------
+    driver : {"cog", "rasterio"}
+    rule : {"aef", "linear"}
+        Decode rule of the source.
+    bands : tuple of str
+        Bands that every tile must have; empty for whatever the first one has.
+    options : mapping
+        fsspec storage options; never printed.
+    nodata : float or None
+        Stored value that every tile must state as nodata; None for whatever it states.
+    """
+
+    driver: Driver
+    rule: DecodeRule
+    bands: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    nodata: float | None = None
+
+    def open(self, url: str, stat: Stat | None = None, header: Any = None) -> Raster:
+        """Open a tile; what its header says is read once a run, or once a process where it cannot be shared.
+
+        Parameters
+        ----------
+        url : str
+        stat : Stat, optional
+            Size and version that the file should have; None asks the store for what it has now.
+        header : optional
+            `Raster.header` of the same file, if it has one.
+
+        Raises
+        ------
+        InputError
+            If the file has other bands or another nodata than the source, or is not the one that
+            `stat` tells of (with a `header` nobody looks: see `unchanged`).
+        """
+        if header is not None and stat is not None:
+            from zonal.io.cog import Cog
+
+            return Cog(Blob(url, self.options), header, stat, self.rule)
+        stat = stat or Blob(url, self.options).stat()
+        with _opening(url):
+            raster = _open(self.driver, self.rule, url, pickle.dumps(dict(self.options)), stat)
+        if raster.stat != stat:
+            raise _replaced(raster.name)
+        self.check(raster)
+        return raster
+
+    def unchanged(self, url: str, stat: Stat) -> None:
+        """Raise InputError if a tile is not any more the file (size, version) that it was."""
+        blob = Blob(url, self.options)
+        if blob.stat() != stat:
+            raise _replaced(blob.name)
+
+    def check(self, raster: Raster) -> None:
+        """Raise InputError if a tile has other bands or another nodata than the source."""
+        if self.bands and raster.bands != self.bands:
+            raise InputError(
+                f"tile {raster.name}: {_named(raster.bands)}, expected {_named(self.bands)}; "
+                "is it of another product?"
+            )
+        if self.nodata is not None:
+            _check_nodata(raster, self.nodata)
+
+
+def _replaced(name: str) -> InputError:
+    return InputError(
+        f"tile {name}: it is not the file (size, version) that the plan was made from; was it replaced?"
+    )
+
+
+@lru_cache(maxsize=1024)
+def _opening(url: str) -> threading.Lock:
+    """Threads that need the same tile wait for the first to read its header, and for no other tile's."""
+    return threading.Lock()
+
+
+@lru_cache(maxsize=64)
+def _open(driver: Driver, rule: DecodeRule, url: str, options: bytes, stat: Stat) -> Raster:
+    # `stat` is only a part of the key: a file that was replaced is another file.
+    # Imported here, so that a worker that reads chunks does not load GDAL, nor the other way round.
+    if driver == "cog":
+        from zonal.io.cog import Cog
+
+        return Cog.open(url, pickle.loads(options), rule=rule)
+    from zonal.io.gdal import GdalRaster
+
+    return GdalRaster.open(url, pickle.loads(options))
+
+
+def _check_nodata(raster: Raster, expected: float) -> None:
+    for band, stated in zip(raster.bands, raster.nodata, strict=True):
+        if stated is None and raster.rule == "aef":
+            continue  # the rule itself says what nodata is
+        # A float32 file states the catalog's decimal number as the nearest float32.
+        if stated is None or not np.isclose(stated, expected, rtol=1e-6, atol=0, equal_nan=True):
+            said = "no nodata" if stated is None else f"nodata {stated:g}"
+            raise InputError(
+                f"tile {raster.name}: band {band} states {said}, the catalog says {expected:g}; "
+                "correct the one that is wrong"
+            )
+
+
+def _named(bands: Sequence[str]) -> str:
+    return (
+        f"{len(bands)} bands ({bands[0]}..{bands[-1]})" if len(bands) > 1 else f"1 band ({', '.join(bands)})"
+    )
+
+
+def located(tile: Tile, raster: Raster) -> Tile:
+    """Return the tile with the grid that its file states.
+
+    Raises
+    ------
+    InputError
+        If the file lies elsewhere than the index says, or has other pixels.
+    """
+    said, found = tile.grid, raster.grid
+    hair = 1e-6 * said.dx
+    same = (
+        found.crs == said.crs
+        and (found.width, found.height) == (said.width, said.height)
+        and np.allclose((found.dx, abs(found.dy)), (said.dx, abs(said.dy)), rtol=0, atol=1e-9 * said.dx)
+        and np.allclose(found.bounds, said.bounds, rtol=0, atol=hair)
+    )
+    if not same:
+        raise InputError(
+            f"tile {raster.name}: the file has {_placed(found)}, the index says {_placed(said)}; "
+            "the index and the file do not belong together"
+        )
+    return replace(tile, grid=found)
+
+
+def _placed(grid: Grid) -> str:
+    box = ", ".join(f"{value:.10g}" for value in grid.bounds)
+    return f"{grid.width} x {grid.height} px of {grid.dx:g} at {box} in {grid.crs[:40]}"

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from zonal.stats.moments import Moments
 from zonal.units import Plan
 from zonal.work import Job, UnitReport, finish_part, run_unit
+
+if TYPE_CHECKING:
+    from zonal.stats.moments import Moments
 
 Key = tuple[str, int]
 

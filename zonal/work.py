@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +25,12 @@ from zonal.io.stage import AREA, Stage
 from zonal.io.table import Columns, part_table, write_part
 from zonal.pieces import Geometries, Pieces, areas
 from zonal.reader import Reader
-from zonal.stats.coverage import Coverage, Engine, Rule, cover
-from zonal.stats.moments import EXTREMES, Moments, Statistics, accumulate, concat, nothing
 from zonal.tiles import Tile
 from zonal.units import HAIR, Part, Unit
+
+if TYPE_CHECKING:
+    from zonal.stats.coverage import Coverage, Engine, Rule
+    from zonal.stats.moments import Moments, Statistics
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,10 @@ def run_unit(
         One value for each part, so that a part is not held up by its
         neighbours' moments; None where the unit found nothing for it.
     """
+    # The driver names tasks and runs none: it need not load the compiler.
+    from zonal.stats.coverage import cover
+    from zonal.stats.moments import EXTREMES, accumulate, concat
+
     started = time.perf_counter()
     tile, url = job.tiles[unit.tile], job.urls[unit.tile]
     stat = job.stats[unit.tile] if job.stats else None
@@ -189,6 +195,8 @@ def finish_part(job: Job, part: Part, partials: Sequence[Moments | None]) -> Par
 
     The order of `partials` does not matter: moments merge by their keys.
     """
+    from zonal.stats.moments import concat, nothing
+
     started = time.perf_counter()
     start, stop = part.zones
     given = [moments for moments in partials if moments is not None]

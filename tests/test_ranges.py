@@ -326,6 +326,24 @@ def test_the_total_time_ends_the_attempts_early() -> None:
     assert all(0.05 <= delay <= 5 for delay in delays)
 
 
+def test_the_64_ranges_of_a_chunk_are_in_flight_together(
+    server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A server with the usual queue of 5 connections, which answers nothing before it has all requests.
+    all_here = threading.Barrier(64)
+
+    def fault(handler: Handler, nth: int, wanted: tuple[int, int] | None) -> bool:
+        all_here.wait(timeout=15)
+        return False
+
+    server.fault = fault
+    monkeypatch.setattr("zonal.io.ranges.GAP", 0)
+    wanted = [(1000 * i, 10) for i in range(64)]
+    blob = Blob(server.url, policy=QUICK)
+    assert blob.read(wanted) == [DATA[offset : offset + length] for offset, length in wanted]
+    assert blob.counters.retries == 0
+
+
 def test_one_blob_serves_many_threads(server: Any) -> None:
     blob = Blob(server.url, policy=QUICK)
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 import synthetic
 from pyproj import Transformer
+from servers import http_server
 
 from zonal.clusters import Runner, Threads, connect
 from zonal.engine import run
@@ -216,6 +217,65 @@ def test_the_table_is_bit_identical_whoever_runs_the_tasks(
 
 
 # ------------------------------------------------------------------ stopped and gone on
+
+
+@dataclass
+class Recorded:
+    """Another runner, and the order in which its values came in."""
+
+    runner: Runner
+    graph: dict[Any, Any] = field(default_factory=dict)
+    came: list[Any] = field(default_factory=list)
+
+    @property
+    def described(self) -> str:
+        return self.runner.described
+
+    def run(self, graph: dict[Any, Any], keys: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+        self.graph = graph
+        for key, value in self.runner.run(graph, keys):
+            self.came.append(key)
+            yield key, value
+
+    def everywhere(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+        return self.runner.everywhere(function, *arguments)
+
+
+def test_a_part_is_written_as_soon_as_its_last_unit_is_in(mirror: Path, tmp_path: Path) -> None:
+    with connect("local", 1, 1) as runner:
+        recorded = Recorded(runner)
+        run(settings(mirror, tmp_path), runner=recorded)
+    came = {key: at for at, key in enumerate(recorded.came)}
+    reports = {number: at for (name, number), at in came.items() if name.startswith("report-")}
+    parts = [key for key in recorded.came if is_part(key)]
+    assert len(parts) >= 20
+    for key in parts:
+        shares = [recorded.graph[share] for share in recorded.graph[key][3]]
+        last = max(reports[unit] for _, (_, unit), _ in shares)
+        later = sum(last < at < came[key] for at in reports.values())
+        assert later <= 2, "other units were preferred to a part that could be written"
+
+
+def test_two_workers_ask_for_each_byte_of_a_tile_once_and_for_its_header_once(
+    mirror: Path, tmp_path: Path
+) -> None:
+    with http_server(mirror) as served, connect("local", 2, 1) as runner:
+        (result,) = run(settings(served.url, tmp_path), runner=runner)
+    of_tile: dict[str, list[tuple[int, int]]] = {}
+    for method, path, wanted in served.asked:
+        if method == "GET" and path.endswith(".tiff"):
+            first, last = map(int, wanted.removeprefix("bytes=").split("-"))
+            of_tile.setdefault(path, []).append((first, last))
+    assert len(of_tile) == 2
+    for asked in of_tile.values():
+        asked.sort()
+        assert [first for first, _ in asked].count(0) == 1
+        # The header's read goes on into the first chunks: how long a header is, only it can tell.
+        assert all(last < first for (_, last), (first, _) in pairwise(asked[1:]))
+    moved = result.manifest["bytes"]
+    assert moved["headers"] + moved["fetched"] == sum(
+        last + 1 - first for asked in of_tile.values() for first, last in asked
+    )
 
 
 @pytest.mark.parametrize("parts", [1, 7, 20])

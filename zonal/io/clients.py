@@ -16,11 +16,11 @@ from typing import Any
 from zonal.credentials import scrub_urls
 
 CONNECTIONS = 128
-"""To one store at once, of a process: the 64 ranges of one chunk for each of two threads. More wait in line."""
+"""Of a process to one store: the 64 ranges of a chunk for each of two threads. More wait in line."""
 
-OPENING = 8
-"""Connections opened at once. A plain server's queue may hold 5 that it has not accepted yet; the kernel drops
-the rest, and the client waits a second before it asks again. Connections that are open carry on meanwhile."""
+PACE = 0.002
+"""Seconds between two new connections. A plain server's queue may hold 5 that it has not accepted yet; when
+64 come at once the kernel drops the rest, and the client waits a second or three before it asks again."""
 
 _RETRIED_4XX = {403, 408, 425, 429}  # 403: what data.source.coop answers when it throttles
 
@@ -77,24 +77,19 @@ def client_options(
 
 
 async def _session(**options: Any) -> Any:
-    """Make the HTTP client of a process: many connections, opened a few at a time."""
+    """Make the HTTP client of a process: many connections, opened one after the other."""
     import aiohttp
 
-    room = asyncio.Semaphore(OPENING)
+    turn = 0.0
 
-    async def begin(_: Any, request: Any, __: Any) -> None:
-        await room.acquire()
-        request.opening = True
-
-    async def end(_: Any, request: Any, __: Any) -> None:
-        if getattr(request, "opening", False):
-            request.opening = False
-            room.release()
+    async def wait(*_: Any) -> None:
+        nonlocal turn
+        now = asyncio.get_running_loop().time()
+        turn = max(turn + PACE, now)
+        await asyncio.sleep(turn - now)
 
     trace = aiohttp.TraceConfig()
-    trace.on_connection_create_start.append(begin)
-    trace.on_connection_create_end.append(end)
-    trace.on_request_exception.append(end)
+    trace.on_connection_create_start.append(wait)
     options.setdefault("connector", aiohttp.TCPConnector(limit=CONNECTIONS))
     options["trace_configs"] = [*(options.get("trace_configs") or ()), trace]
     return aiohttp.ClientSession(**options)

@@ -138,7 +138,9 @@ def run(
             one = _Run(inputs, year, output, staged, notify, dict(seconds))
             result = one.prepare(fresh=fresh)
             if result is None:
+                waited = time.perf_counter()
                 notify(Event("info", runner.described))
+                one.seconds["waiting"] = time.perf_counter() - waited
                 result = one.execute(runner, fresh=fresh)
             results.append(result)
     return results
@@ -306,7 +308,7 @@ class _Run:
             },
         }
 
-    def _gather(self, runner: Runner, job: Job) -> list[UnitReport]:
+    def _gather(self, runner: Runner, job: Job) -> list[UnitReport | PartReport]:
         """Run the parts that are missing, and tell how far it is."""
         written = {*job.parts.names()}
         done = {part.number for part in self.plan.parts if part_name(part.number) in written}
@@ -317,14 +319,14 @@ class _Run:
         totals = {"zones": self.plan.zones, "chunks": self.plan.chunks, "bytes": self.costs.bytes_to_fetch}
         zones = sum(stop - start for start, stop in (self.plan.parts[number].zones for number in done))
         chunks = fetched = 0
-        reports = []
+        reports: list[UnitReport | PartReport] = []
         started = time.perf_counter()
         for _, value in runner.run(wiring.graph, [*wiring.units, *wiring.parts]):
+            reports.append(value)
             if isinstance(value, UnitReport):
-                reports.append(value)
                 chunks += value.chunks
                 fetched += value.fetched
-            elif isinstance(value, PartReport):
+            else:
                 zones += value.zones
             figures = {"zones": zones, "chunks": chunks, "bytes": fetched, "totals": totals}
             self.notify(Event("progress", "", {**figures, "seconds": time.perf_counter() - started}))

@@ -13,7 +13,7 @@ from zonal.io.stage import Stage
 from zonal.settings import Settings
 from zonal.sources import RasterSource, ZoneSource
 from zonal.units import Costs, Plan
-from zonal.work import UnitReport
+from zonal.work import PartReport, UnitReport
 
 VERSIONS = ("numpy", "pyarrow", "shapely", "pyproj", "numba", "dask", "imagecodecs", "rasterio", "geopandas")
 """Libraries whose versions the manifest records."""
@@ -48,7 +48,7 @@ def figures(
     zones: Mapping[str, int],
     costs: Costs,
     headers: int,
-    reports: Sequence[UnitReport],
+    reports: Sequence[UnitReport | PartReport],
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
     """Count zones, work, bytes and seconds: the second half of the manifest.
@@ -62,12 +62,14 @@ def figures(
     costs : Costs
     headers : int
         Bytes read to open the tiles.
-    reports : sequence of UnitReport
-        Of the units that ran; those of a resumed run's finished parts did not.
+    reports : sequence of UnitReport or PartReport
+        Of the units and parts that ran; those of a resumed run's finished parts did not.
     seconds : mapping of str to float
         By stage.
     """
     report = staged.report
+    units = [report for report in reports if isinstance(report, UnitReport)]
+    parts = [report for report in reports if isinstance(report, PartReport)]
     return {
         "zones": {
             "read": report["read"],
@@ -86,10 +88,13 @@ def figures(
         "bytes": {
             "to_fetch": costs.bytes_to_fetch,
             "headers": headers,
-            "fetched": sum(report.fetched for report in reports),
-            "staged_read": sum(report.staged for report in reports),
+            "fetched": sum(unit.fetched for unit in units),
+            "staged_read": sum(unit.staged for unit in units),
         },
         "seconds": {name: round(value, 3) for name, value in seconds.items()}
-        | {"in_units": round(sum(report.seconds for report in reports), 3)},
+        | {
+            "in_units": round(sum(unit.seconds for unit in units), 3),
+            "in_parts": round(sum(part.seconds for part in parts), 3),
+        },
         "versions": {name: version(name) for name in VERSIONS},
     }

@@ -52,7 +52,9 @@ def weights_of(coverage: Coverage, grid: Grid) -> npt.NDArray[np.float64]:
         (coverage.span_start, coverage.span_zone),
         (coverage.edge_pixel, coverage.edge_zone),
     ):
-        assert np.all(np.diff(pixel.astype(np.int64) * max(1, coverage.zones) + zone) > 0)
+        # Row by row, in a row zone by zone, in a zone from column to column.
+        row, col = np.divmod(pixel.astype(np.int64), grid.width)
+        assert np.all(np.diff((row * max(1, coverage.zones) + zone) * grid.width + col) > 0)
     assert np.all((coverage.edge_weight > 0) & (coverage.edge_weight < 1))
     assert np.all(coverage.span_length > 0)
     last = coverage.span_start + coverage.span_length - 1
@@ -552,7 +554,7 @@ def test_zone_larger_than_a_band_equals_its_pieces() -> None:
 
 
 @pytest.mark.parametrize("rule", ["fractional", "center"])
-def test_many_zones_come_sorted_by_pixel_and_zone_and_the_same_twice(rule: Any) -> None:
+def test_many_zones_come_row_by_row_and_zone_by_zone_and_the_same_twice(rule: Any) -> None:
     rng = np.random.default_rng(8)
     zones = shapely.buffer(
         shapely.points(rng.uniform(0, 300, (700, 2))), rng.uniform(0.5, 20, 700), quad_segs=4
@@ -574,6 +576,26 @@ def test_a_zone_s_weights_do_not_depend_on_its_company() -> None:
     together = weights_of(cover(zones, grid_of()), grid_of())
     for zone, weights in zip(zones, together, strict=True):
         np.testing.assert_array_equal(fractions(zone), weights)
+
+
+@pytest.mark.parametrize("rule", ["fractional", "center"])
+def test_zones_with_many_more_entries_than_their_boxes_have_sides_find_room(rule: Any) -> None:
+    # A comb: each of its rows has edge pixels, or centres, all along.
+    teeth = [shapely.box(0.3 + 2 * i, 0.2, 1.4 + 2 * i, 599.7) for i in range(300)]
+    zone = shapely.MultiPolygon(teeth)
+    grid = grid_of(width=600, height=600)
+    coverage = cover(zones_of(*[zone] * 3), grid, rule)
+    weights = weights_of(coverage, grid)
+    assert weights[0].sum() == pytest.approx(zone.area if rule == "fractional" else 300 * 600, rel=1e-9)
+    np.testing.assert_array_equal(weights[1], weights[0])
+    np.testing.assert_array_equal(weights[2], weights[0])
+
+
+def test_a_thin_zone_along_a_row_has_no_full_pixel() -> None:
+    coverage = cover(zones_of(*[shapely.box(0, 3.25, 300, 3.75)] * 500), grid_of(width=300, height=5))
+    assert coverage.span_zone.size == 0
+    assert coverage.edge_weight.size == 500 * 300
+    assert (coverage.edge_weight == 0.5).all()
 
 
 # What is refused

@@ -7,20 +7,21 @@ and no ownership of ground. Everything downstream is a walk over what `cover` re
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import shapely
 
 from zonal.grid import Grid
-from zonal.stats import reference, scanline
-from zonal.stats.scanline import GRAIN, Axis, Floats, Ints, Offsets, Rings
+from zonal.stats import centres, reference, rows, scanline
+from zonal.stats.centres import Axis
+from zonal.stats.rings import Rings
+from zonal.stats.rows import Floats, Ints, Offsets
+from zonal.stats.scanline import GRAIN
 
 Rule = Literal["fractional", "center"]
 Engine = Literal["native", "exactextract"]
-
-Column = TypeVar("Column", Ints, Floats)
 
 _FARTHEST = 1e12  # pixels from the chunk that a vertex may lie
 
@@ -29,8 +30,8 @@ _FARTHEST = 1e12  # pixels from the chunk that a vertex may lie
 class Coverage:
     """Zones x one chunk. Pixels are flat offsets ``row * width + col`` inside the chunk.
 
-    Spans and edge pixels are each sorted by (pixel, zone). A zone that misses
-    the chunk has no entries.
+    Spans and edge pixels each come row by row; in a row zone by zone, in a zone from
+    column to column. A zone that misses the chunk has no entries.
 
     Parameters
     ----------
@@ -111,13 +112,13 @@ def cover(
         raise ValueError(f"a chunk of {grid.width} x {grid.height} pixels is too large: offsets are int32")
     width, height = int(grid.width), int(grid.height)
     kept = _touching(geometries, grid)
-    spans, edges = scanline.no_spans(), scanline.no_edges()
+    spans, edges = rows.no_spans(), rows.no_edges()
     if kept.size and engine == "exactextract":
         spans, edges = reference.ask_exactextract(geometries, kept, grid)
     elif kept.size and rule == "center":
         across = Axis(float(grid.x0), float(grid.dx), width)
         along = Axis(float(grid.y0), float(grid.dy), height)
-        spans = scanline.center(_flatten(geometries, kept, grid), across, along)
+        spans = centres.center(_flatten(geometries, kept, grid), across, along)
     elif kept.size:
         rings = _flatten(geometries, kept, grid)
         # In pixels from the chunk's corner; near the chunk the subtraction is exact.
@@ -125,15 +126,7 @@ def cover(
         # Multiples of 2^-44 pixel (6e-14): why, says _add_edge.
         y = np.rint((rings.y - grid.y0) / grid.dy * GRAIN) / GRAIN
         spans, edges = scanline.fractional(rings._replace(x=x, y=y), width, height)
-    return Coverage(len(geometries), *_sort(*spans), *_sort(*edges))
-
-
-def _sort(zone: Ints, pixel: Ints, value: Column) -> tuple[Ints, Ints, Column]:
-    """Sort by (pixel, zone) what comes zone by zone and row by row."""
-    # Stable keeps the zones' order; and as a merge sort it feeds on the runs that are there.
-    # Two counting passes, rows then columns, took as long.
-    order = np.argsort(pixel, kind="stable")
-    return zone[order], pixel[order], value[order]
+    return Coverage(len(geometries), *spans, *edges)
 
 
 def _touching(geometries: npt.NDArray[Any], grid: Grid) -> Offsets:

@@ -1,21 +1,89 @@
-"""Compiled loops over the pixels of one chunk.
+"""Compiled loops over the pixels of one chunk, and over the rows of moments.
 
-Spans and edges come sorted by pixel, so each kernel walks its chunk row by
-row. No fastmath: the order of float additions is part of the contract. All
-release the GIL and are cached on disk, so a worker does not compile them anew.
+Spans and edges come row by row, and so the kernels walk their chunk. The order of
+float additions is part of the contract.
 """
 
 from __future__ import annotations
 
-import numba
+from typing import Any
+
 import numpy as np
 
-# What the arguments are called and hold is told once, in moments.py.
+from zonal.stats.compiling import compiled, inlined
+
+kernel: Any = compiled
+"""Numba infers the arguments' types; what they are called and hold is told once, in moments.py."""
+
+_HALF, _QUARTER, _EIGHTH = np.uint64(32), np.uint64(16), np.uint64(8)
+_HALVES = np.uint64(0x00000000FFFFFFFF)
+_QUARTERS = np.uint64(0x0000FFFF0000FFFF)
+_EIGHTHS = np.uint64(0x00FF00FF00FF00FF)
+
+_RUN = 15
+"""Pixels summed in 32 bits: u^2 <= 2^28 even of code -128, and 15 * 2^28 < 2^32."""
 
 
-@numba.njit(nogil=True, cache=True)
+@inlined
+def _swap(a, b, shift, mask):
+    """Swap the high parts of `a` with the low parts of `b`."""
+    differ = ((a >> shift) ^ b) & mask
+    return a ^ (differ << shift), b ^ differ
+
+
+@inlined
+def _turn_row(words, row, turned):
+    """Turn a pixel row of all planes pixel-major: turned[x // 8, x % 8, band // 8] holds 8 bands.
+
+    Eight planes and eight pixels at a time, as 64-bit words: three rounds of swaps
+    transpose 8 x 8 bytes (H. S. Warren, Hacker's Delight, 7-3).
+    """
+    # The kernel's time with other layouts, for 64 bands and 1,000 zones that tile 1024 x 1024 pixels,
+    # against this one: byte by byte 3.0 times; band by band along the spans, nothing turned, 2.5 times;
+    # each row first copied plane by plane into the cache, then turned, 1.25 times; the swaps alone on
+    # vectors of words, with one more pass to move them into place, 1.1 times; blocks of 64 to 512
+    # columns, several rows at once: no gain.
+    last = words.shape[0] - 1
+    for group in range(turned.shape[2]):
+        # Where bands are no multiple of 8, the last plane fills up; nobody looks at those bytes.
+        b0 = 8 * group
+        b1, b2, b3, b4 = min(b0 + 1, last), min(b0 + 2, last), min(b0 + 3, last), min(b0 + 4, last)
+        b5, b6, b7 = min(b0 + 5, last), min(b0 + 6, last), min(b0 + 7, last)
+        for x in range(words.shape[2]):
+            w0, w1, w2, w3 = words[b0, row, x], words[b1, row, x], words[b2, row, x], words[b3, row, x]
+            w4, w5, w6, w7 = words[b4, row, x], words[b5, row, x], words[b6, row, x], words[b7, row, x]
+            w0, w4 = _swap(w0, w4, _HALF, _HALVES)
+            w1, w5 = _swap(w1, w5, _HALF, _HALVES)
+            w2, w6 = _swap(w2, w6, _HALF, _HALVES)
+            w3, w7 = _swap(w3, w7, _HALF, _HALVES)
+            w0, w2 = _swap(w0, w2, _QUARTER, _QUARTERS)
+            w1, w3 = _swap(w1, w3, _QUARTER, _QUARTERS)
+            w4, w6 = _swap(w4, w6, _QUARTER, _QUARTERS)
+            w5, w7 = _swap(w5, w7, _QUARTER, _QUARTERS)
+            turned[x, 0, group], turned[x, 1, group] = _swap(w0, w1, _EIGHTH, _EIGHTHS)
+            turned[x, 2, group], turned[x, 3, group] = _swap(w2, w3, _EIGHTH, _EIGHTHS)
+            turned[x, 4, group], turned[x, 5, group] = _swap(w4, w5, _EIGHTH, _EIGHTHS)
+            turned[x, 6, group], turned[x, 7, group] = _swap(w6, w7, _EIGHTH, _EIGHTHS)
+
+
+@inlined
+def _squared(code):
+    """Return u = q |q| in 32 bits, lest the loop over bands work with 64."""
+    q = np.int32(code)
+    return np.int32(q * np.int32(abs(q)))
+
+
+@inlined
+def _stretch(codes, x, low, high):
+    """Lower `low` and raise `high` by a pixel's codes."""
+    for b in range(len(low)):
+        low[b] = min(low[b], codes[x, b])
+        high[b] = max(high[b], codes[x, b])
+
+
+@kernel
 def sum_codes(
-    codes,
+    words,
     valid,
     span_zone,
     span_start,
@@ -27,31 +95,52 @@ def sum_codes(
     full,
     weight,
     edge,
+    low,
+    high,
 ):
-    """Add the codes of full spans (exact, int64) and of edge pixels (float64) to their zones."""
-    bands, height, width = codes.shape
+    """Add the codes of full spans (exact, int64) and of edge pixels (float64) to their zones.
+
+    `words` are the codes, eight pixels of a row at a time (the first in the lowest byte), rows
+    filled up to whole words. `low` and `high` have no rows where extremes are not wanted.
+    """
+    height, width = valid.shape
+    bands = full.shape[2]
     spans, edges = len(span_zone), len(edge_zone)
-    row_codes = np.empty((width, bands), np.int8)
+    extremes = len(low) > 0
+    turned = np.empty((words.shape[2], 8, (bands + 7) // 8), np.uint64)
+    codes = turned.view(np.int8).reshape(8 * turned.shape[0], 8 * turned.shape[2])
+    first, second = np.empty(bands, np.int32), np.empty(bands, np.uint32)
     s = e = 0
     for row in range(height):
         begin, end = row * width, (row + 1) * width
         if not ((s < spans and span_start[s] < end) or (e < edges and edge_pixel[e] < end)):
             continue
-        # The row of all planes, turned pixel-major, fits in cache; the loops below then run over
-        # neighbouring bytes.
-        for b in range(bands):
-            for x in range(width):
-                row_codes[x, b] = codes[b, row, x]
+        # 64 KB for 64 bands: the loops below then run over neighbouring bytes in cache, all bands at once.
+        _turn_row(words, row, turned)
         while s < spans and span_start[s] < end:
             zone = span_zone[s]
-            for x in range(span_start[s] - begin, span_start[s] - begin + span_length[s]):
-                if valid[row, x]:
-                    count[zone] += 1
+            x, stop = span_start[s] - begin, span_start[s] - begin + span_length[s]
+            while x < stop:
+                if not valid[row, x]:
+                    x += 1
+                    continue
+                # A short run's sums fit 32 bits, and twice as many bands a vector; with 64 bits these
+                # loops take 1.4 times as long, and two or four pixels at once 1.8 times.
+                start = x
+                first[:] = 0
+                second[:] = 0
+                while x < stop and x < start + _RUN and valid[row, x]:
                     for b in range(bands):
-                        q = np.int32(row_codes[x, b])
-                        u = q * abs(q)
-                        full[zone, 0, b] += u
-                        full[zone, 1, b] += u * u
+                        u = _squared(codes[x, b])
+                        first[b] = np.int32(first[b] + u)
+                        second[b] = np.uint32(second[b] + np.uint32(np.int32(u * u)))
+                    if extremes:
+                        _stretch(codes, x, low[zone], high[zone])
+                    x += 1
+                count[zone] += x - start
+                for b in range(bands):
+                    full[zone, 0, b] += first[b]
+                    full[zone, 1, b] += second[b]
             s += 1
         while e < edges and edge_pixel[e] < end:
             x = edge_pixel[e] - begin
@@ -59,14 +148,15 @@ def sum_codes(
                 zone, w = edge_zone[e], edge_weight[e]
                 weight[zone] += w
                 for b in range(bands):
-                    q = np.int32(row_codes[x, b])
-                    v = np.float64(q * abs(q))
+                    v = np.float64(_squared(codes[x, b]))
                     edge[zone, 0, b] += w * v
                     edge[zone, 1, b] += w * (v * v)
+                if extremes:
+                    _stretch(codes, x, low[zone], high[zone])
             e += 1
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def sum_pixels(valid, span_zone, span_start, span_length, edge_zone, edge_pixel, edge_weight, pixels):
     """Add up the coverage of valid pixels by zone."""
     flat = valid.ravel()
@@ -79,7 +169,7 @@ def sum_pixels(valid, span_zone, span_start, span_length, edge_zone, edge_pixel,
             pixels[edge_zone[e]] += edge_weight[e]
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def sum_values(
     values,
     valid,
@@ -118,11 +208,49 @@ def sum_values(
                 squares[zone, b] += w * delta * (plane[p] - mean[zone, b])
 
 
-@numba.njit(nogil=True, cache=True)
-def merge_values(at, row_weight, row_mean, row_squares, weight, mean, squares):
-    """Merge rows of moments into their zones, one after the other."""
+@kernel
+def merge_codes(order, at, row_count, row_full, row_weight, row_edge, count, full, weight, edge):
+    """Add rows of moments to their zones, one after the other in the order given."""
+    for row in order:
+        zone = at[row]
+        count[zone] += row_count[row]
+        weight[zone] += row_weight[row]
+        for i in range(2):
+            for b in range(full.shape[2]):
+                full[zone, i, b] += row_full[row, i, b]
+                edge[zone, i, b] += row_edge[row, i, b]
+
+
+@kernel
+def finish_codes(total, full, edge, scale, scale_squared, mean, variance):
+    """Divide sums of u and u^2 by their weight: mean and population variance in value units."""
+    for zone in range(len(total)):
+        if not total[zone] > 0:
+            mean[zone] = np.nan
+            variance[zone] = np.nan
+            continue
+        for b in range(full.shape[2]):
+            first = (full[zone, 0, b] + edge[zone, 0, b]) / total[zone]
+            second = (full[zone, 1, b] + edge[zone, 1, b]) / total[zone]
+            mean[zone, b] = first * scale
+            variance[zone, b] = max(second - first * first, 0.0) * scale_squared
+
+
+@kernel
+def merge_extremes(order, at, row_low, row_high, low, high):
+    """Lower `low` and raise `high` by rows of extremes."""
+    for row in order:
+        zone = at[row]
+        for b in range(low.shape[1]):
+            low[zone, b] = np.minimum(low[zone, b], row_low[row, b])
+            high[zone, b] = np.maximum(high[zone, b], row_high[row, b])
+
+
+@kernel
+def merge_values(order, at, row_weight, row_mean, row_squares, weight, mean, squares):
+    """Merge rows of moments into their zones, one after the other in the order given."""
     # Chan, Golub and LeVeque (1983), Algorithms for computing the sample variance.
-    for row in range(len(at)):
+    for row in order:
         zone = at[row]
         for b in range(row_weight.shape[1]):
             w = row_weight[row, b]
@@ -134,7 +262,7 @@ def merge_values(at, row_weight, row_mean, row_squares, weight, mean, squares):
                 weight[zone, b] = total
 
 
-@numba.njit(nogil=True, cache=True)
+@kernel
 def extremes(values, valid, span_zone, span_start, span_length, edge_zone, edge_pixel, low, high):
     """Lower `low` and raise `high` by the valid pixels of each zone."""
     bands = values.shape[0]

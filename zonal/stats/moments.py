@@ -102,18 +102,30 @@ class Moments(ABC):
     piece: Ints
 
     def take(self, rows: npt.NDArray[Any]) -> Self:
-        """Return some rows (indices or mask)."""
+        """Return some rows (indices or mask); these moments themselves where a mask keeps them all."""
+        if rows.dtype == np.bool_:
+            if rows.all():
+                return self
+            rows = np.flatnonzero(rows)
         values: list[Any] = [getattr(self, f.name) for f in fields(self)]
-        taken: list[Any] = [None if v is None else v[rows] for v in values]
+        taken: list[Any] = [None if v is None else v.take(rows, axis=0) for v in values]
         return type(self)(*taken)
 
-    def in_order(self) -> Self:
-        """Return the rows sorted by (zone, tile, chunk, piece).
+    def order(self) -> Ints:
+        """Return the rows' numbers sorted by (zone, tile, chunk, piece).
 
         Tiles are numbered by (EPSG, path), so this is the order in which the
         contract merges, whatever order the rows arrived in.
         """
-        return self.take(np.lexsort((self.piece, self.chunk, self.tile, self.zone)))
+        return np.lexsort((self.piece, self.chunk, self.tile, self.zone))
+
+    def slots(self, start: int, stop: int) -> Ints:
+        """Return the zone of each row counted from `start`; ValueError if one lies outside start..stop."""
+        slots = self.zone - start
+        # The loops that merge index memory by these numbers.
+        if ((slots < 0) | (slots >= stop - start)).any():
+            raise ValueError(f"moments of zones outside {start}..{stop}: were they split by part?")
+        return slots
 
     @abstractmethod
     def statistics(self, start: int, stop: int, stats: Sequence[str]) -> Statistics:
@@ -160,36 +172,31 @@ class CodeMoments(Moments):
 
     def statistics(self, start: int, stop: int, stats: Sequence[str]) -> Statistics:
         """Merge the rows of zones start..stop in the contract's order and finish them."""
-        rows = self.in_order()
-        zones, at = stop - start, rows.zone - start
-        bands = rows.full.shape[2]
-        count = np.zeros(zones, np.int64)
-        full = np.zeros((zones, 2, bands), np.int64)
-        weight = np.zeros(zones)
-        edge = np.zeros((zones, 2, bands))
-        # One row after the other: ufunc.at adds in the order of `at`, and sorted rows fix that order.
-        np.add.at(count, at, rows.count)
-        np.add.at(full, at, rows.full)
-        np.add.at(weight, at, rows.weight)
-        np.add.at(edge, at, rows.edge)
+        order, at = self.order(), self.slots(start, stop)
+        zones, bands = stop - start, self.full.shape[2]
+        count, weight = np.zeros(zones, np.int64), np.zeros(zones)
+        full, edge = np.zeros((zones, 2, bands), np.int64), np.zeros((zones, 2, bands))
+        kernels.merge_codes(
+            order, at, self.count, self.full, self.weight, self.edge, count, full, weight, edge
+        )
         total = count + weight
-        first, second = (_divide(full[:, i] + edge[:, i], total[:, None]) for i in (0, 1))
+        mean, variance = np.empty((2, zones, bands))
+        kernels.finish_codes(total, full, edge, AEF_SCALE, AEF_SCALE**2, mean, variance)
         low = high = None
-        if rows.low is not None and rows.high is not None:
+        if self.low is not None and self.high is not None:
             lows, highs = np.full((zones, bands), 127, np.int8), np.full((zones, bands), -128, np.int8)
-            np.minimum.at(lows, at, rows.low)
-            np.maximum.at(highs, at, rows.high)
+            kernels.merge_extremes(order, at, self.low, self.high, lows, highs)
             low, high = dequantise(lows), dequantise(highs)
         summary = Summary(
-            weight=np.broadcast_to(total[:, None], first.shape),
-            mean=first * AEF_SCALE,
-            variance=np.maximum(second - first * first, 0.0) * AEF_SCALE**2,
+            weight=np.broadcast_to(total[:, None], mean.shape),
+            mean=mean,
+            variance=variance,
             low=low,
             high=high,
         )
         return Statistics(
             pixel_count=total,
-            tile_count=_tile_count(at, rows.tile, zones),
+            tile_count=_tile_count(at[order], self.tile[order], zones),
             columns=_finish(summary, stats),
             band_count=None,
         )
@@ -219,22 +226,21 @@ class ValueMoments(Moments):
 
     def statistics(self, start: int, stop: int, stats: Sequence[str]) -> Statistics:
         """Merge the rows of zones start..stop in the contract's order and finish them."""
-        rows = self.in_order()
-        zones, at = stop - start, rows.zone - start
-        bands = rows.weight.shape[1]
+        order, at = self.order(), self.slots(start, stop)
+        zones, bands = stop - start, self.weight.shape[1]
         pixels = np.zeros(zones)
         weight, mean, squares = np.zeros((3, zones, bands))
-        np.add.at(pixels, at, rows.pixels)
-        kernels.merge_values(at, rows.weight, rows.mean, rows.squares, weight, mean, squares)
+        # ufunc.at adds in the order of its indices.
+        np.add.at(pixels, at[order], self.pixels[order])
+        kernels.merge_values(order, at, self.weight, self.mean, self.squares, weight, mean, squares)
         low = high = None
-        if rows.low is not None and rows.high is not None:
+        if self.low is not None and self.high is not None:
             low, high = np.full((zones, bands), np.inf), np.full((zones, bands), -np.inf)
-            np.minimum.at(low, at, rows.low)
-            np.maximum.at(high, at, rows.high)
+            kernels.merge_extremes(order, at, self.low, self.high, low, high)
         variance = np.maximum(_divide(squares, weight), 0.0)
         return Statistics(
             pixel_count=pixels,
-            tile_count=_tile_count(at, rows.tile, zones),
+            tile_count=_tile_count(at[order], self.tile[order], zones),
             columns=_finish(Summary(weight, np.where(weight > 0, mean, np.nan), variance, low, high), stats),
             band_count=weight,
         )
@@ -285,7 +291,7 @@ def accumulate(
     tile, chunk : int
         Keys of the chunk.
     extremes : bool
-        Whether minimum and maximum are wanted: they cost a second pass.
+        Whether minimum and maximum are wanted: they cost a quarter more for codes, a second pass for values.
     kept : bool ndarray[slot], optional
         Pieces that get a row; those that cover any pixel, valid or not, if None.
         A row without pixels only says that the tile holds some of the zone.
@@ -308,15 +314,27 @@ Keys = tuple[Ints, Ints, Ints, Ints]
 def _code_moments(
     codes: npt.NDArray[np.int8], valid: npt.NDArray[np.bool_], coverage: Coverage, keys: Keys, extremes: bool
 ) -> Moments:
-    shape = coverage.zones, codes.shape[0]
-    count, weight = np.zeros(shape[0], np.int64), np.zeros(shape[0])
-    full, edge = np.zeros((shape[0], 2, shape[1]), np.int64), np.zeros((shape[0], 2, shape[1]))
-    low = high = None
-    kernels.sum_codes(codes, valid, *_spans(coverage), *_edges(coverage), count, full, weight, edge)
-    if extremes:
-        low, high = np.full(shape, 127, np.int8), np.full(shape, -128, np.int8)
-        kernels.extremes(codes, valid[None], *_spans(coverage), *_edges(coverage)[:2], low, high)
-    return CodeMoments(*keys, count, full, weight, edge, low, high)
+    zones, bands = coverage.zones, codes.shape[0]
+    count, weight = np.zeros(zones, np.int64), np.zeros(zones)
+    full, edge = np.zeros((zones, 2, bands), np.int64), np.zeros((zones, 2, bands))
+    shape = (zones if extremes else 0), bands
+    low, high = np.full(shape, 127, np.int8), np.full(shape, -128, np.int8)
+    kernels.sum_codes(
+        *(_words(codes), np.require(valid, requirements=["C", "W"])),
+        *(*_spans(coverage), *_edges(coverage)),
+        *(count, full, weight, edge, low, high),
+    )
+    extreme = (low, high) if extremes else (None, None)
+    return CodeMoments(*keys, count, full, weight, edge, *extreme)
+
+
+def _words(codes: npt.NDArray[np.int8]) -> npt.NDArray[np.uint64]:
+    """Return the codes eight at a time: a view where rows are whole words, else of a copy filled up."""
+    short = -codes.shape[2] % 8
+    if short:
+        codes = np.pad(codes, ((0, 0), (0, 0), (0, short)))
+    # What is compiled for one kind of array is compiled anew for another: strided, unaligned, read-only.
+    return np.require(np.ascontiguousarray(codes).view(np.uint64), requirements=["A", "W"])
 
 
 def _value_moments(
@@ -359,5 +377,7 @@ def _divide(sums: npt.NDArray[Any], weights: Floats) -> Floats:
 
 
 def _tile_count(zone: Ints, tile: Ints, zones: int) -> npt.NDArray[np.int32]:
-    pairs = np.unique(np.stack([zone, tile], axis=1), axis=0)
-    return np.bincount(pairs[:, 0], minlength=zones).astype(np.int32)
+    """Count each zone's tiles, rows being in order."""
+    first = np.ones(len(zone), np.bool_)
+    first[1:] = (np.diff(zone) != 0) | (np.diff(tile) != 0)
+    return np.bincount(zone[first], minlength=zones).astype(np.int32)

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import shapely
 
 from zonal.grid import Grid
-from zonal.stats.scanline import TINY, Edges, Offsets, Spans, no_edges, no_spans
+from zonal.stats.rows import Edges, Offsets, Spans, no_edges, no_spans
+from zonal.stats.scanline import TINY
 
 
 def ask_exactextract(geometries: npt.NDArray[Any], kept: Offsets, grid: Grid) -> tuple[Spans, Edges]:
@@ -68,4 +69,9 @@ def ask_exactextract(geometries: npt.NDArray[Any], kept: Offsets, grid: Grid) ->
     breaks = (np.diff(key) != 1) | (key[1:] % grid.width == 0)
     first = np.flatnonzero(np.concatenate([np.ones(min(1, key.size), dtype=bool), breaks]))
     length = np.diff(np.append(first, key.size)).astype(np.int32)
-    return (zone[full][first], pixel[full][first], length), (zone[edge], pixel[edge], weight[edge])
+    span, part = np.flatnonzero(full)[first], np.flatnonzero(edge)
+    # Both come zone by zone so far; a row's zones keep that order.
+    row = np.argsort(pixel[span] // grid.width, kind="stable")
+    span, length = span[row], length[row]
+    part = part[np.argsort(pixel[part] // grid.width, kind="stable")]
+    return (zone[span], pixel[span], length), (zone[part], pixel[part], weight[part])

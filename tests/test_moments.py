@@ -244,6 +244,22 @@ def test_zones_of_a_part_are_counted_from_its_start() -> None:
     assert same_bits(far.statistics(10_000, 10_004, ALL), near.statistics(0, 4, ALL))
 
 
+@pytest.mark.parametrize("kind", [np.int8, np.float64])
+@pytest.mark.parametrize("zones", [(1, 3), (0, 2)])
+def test_moments_of_a_zone_outside_the_part_are_refused(kind: type, zones: tuple[int, int]) -> None:
+    moments = reduce(np.ones((2, 4, 4), kind), np.ones((4, 4), bool), np.ones((3, 4, 4)))
+    with pytest.raises(ValueError, match=r"outside \d\.\.\d"):
+        moments.statistics(*zones, ("mean",))
+
+
+def test_taking_all_rows_copies_nothing_and_joining_always_does() -> None:
+    codes = np.ones((2, 4, 4), np.int8)
+    moments = reduce(codes, np.ones((4, 4), bool), np.ones((3, 4, 4)))
+    assert moments.take(moments.zone >= 0) is moments
+    # What came from another process may be read-only, which the merging loops are not compiled for.
+    assert not np.shares_memory(concat([moments]).full, moments.full)
+
+
 # ------------------------------------------------------------------ NumPy as the oracle
 
 

@@ -405,3 +405,37 @@ def test_what_an_overlay_leaves_is_mended_to_valid_polygons() -> None:
     assert found[2].area == 2
     assert found[3].is_empty
     assert set(shapely.get_type_id(found)) <= {3, 6}
+
+
+# ------------------------------------------------------------------ many at once
+
+
+def test_many_polygons_are_projected_as_few_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In slices and threads, with long edges, holes, empty ones and ones out of reach among them."""
+    west, south = (v.ravel() for v in np.meshgrid(np.linspace(-123, -120, 70), np.linspace(40, 48, 50)))
+    many = shapely.box(west, south, west + 0.01, south + 0.01)
+    many[::50] = shapely.box(west[::50], south[::50], west[::50] + 1, south[::50] + 0.3)
+    many[7::90] = shapely.difference(many[7::90], shapely.buffer(shapely.centroid(many[7::90]), 0.001))
+    many[11::500] = shapely.Polygon()
+    few = [reproject(some, "EPSG:4326", "EPSG:32610") for some in np.array_split(many, 60)]
+    monkeypatch.setattr("zonal.pieces.THREADS", 3)
+    assert shapely.equals_identical(reproject(many, "EPSG:4326", "EPSG:32610"), np.concatenate(few)).all()
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [("EPSG:4326", "EPSG:32610"), ("EPSG:4269", "EPSG:5070"), ("EPSG:26910", "EPSG:4326")],
+)
+def test_threads_use_the_operation_that_was_chosen(source: str, target: str) -> None:
+    west, south = (v.ravel() for v in np.meshgrid(np.linspace(-123, -120, 40), np.linspace(40, 48, 40)))
+    if source == "EPSG:26910":
+        west, south = west * 1e4 + 1.8e6, south * 1e5
+    square = shapely.box(west, south, west + 1e-4, south + 1e-4)
+    x, y = operation(source, target).transform(*shapely.get_coordinates(square).T)
+    assert np.array_equal(shapely.get_coordinates(reproject(square, source, target)), np.c_[x, y])
+
+
+def test_an_operation_that_does_nothing_costs_nothing() -> None:
+    square = np.array([shapely.box(-90, 40, -89, 41)])
+    assert reproject(square, "EPSG:4269", "EPSG:4326") is square
+    assert operation("EPSG:4269", "EPSG:4326").transform(-89.123456789, 41.1) == (-89.123456789, 41.1)

@@ -23,7 +23,7 @@ def zones(count: int, first: int = 0) -> pa.Table:
     """Staged zones: id, one attribute, geometry; the last one empty."""
     shapes = shapely.box(np.arange(count) + first, 0, np.arange(count) + first + 1, 1)
     shapes[-1] = shapely.Polygon()
-    bbox, wkb = geoparquet.geometry_columns(pa.array(shapely.to_wkb(shapes), pa.binary()))
+    bbox, wkb = geoparquet.geometry_columns(shapes)
     ids = [f"{first + i:015d}" for i in range(count)]
     attributes = {"GEOID20": ids, "POP20": pa.array(np.arange(count))}
     return pa.table({**attributes, "bbox": bbox, "geometry": wkb})

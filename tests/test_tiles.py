@@ -18,7 +18,7 @@ from synthetic import index_frame, utm_grid
 
 from zonal.errors import InputError
 from zonal.pieces import Pieces, unwrap, utm_pieces
-from zonal.tiles import INDEX_COLUMNS, Layout, Tile, foreign_pieces, from_index, near, own
+from zonal.tiles import INDEX_COLUMNS, Layout, Tile, boxes_covered, foreign_pieces, from_index, near, own
 
 LAYOUT = Layout(resolution=10.0, chunk=64, south_up=True)
 GEOD = pyproj.Geod(ellps="WGS84")
@@ -365,3 +365,16 @@ def test_ground_at_the_antimeridian_that_two_neighbours_hold_is_taken_once() -> 
         for epsg, geometry in zip(taken.epsg, taken.geometry, strict=True)
     )
     assert total == pytest.approx(ground(zone), rel=2e-4)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_boxes_are_covered_by_extents_as_by_their_union(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    extents = rng.integers(0, 8, (rng.integers(0, 7), 4)).astype(float)
+    extents[:, 2:] = extents[:, :2] + rng.integers(1, 5, (len(extents), 2))
+    boxes = rng.integers(-1, 11, (30, 4)) + rng.choice([0, 0.5], (30, 4))
+    boxes[:, 2:] = boxes[:, :2] + rng.integers(1, 8, (30, 2)) * rng.choice([0.5, 1.0])
+    union = shapely.union_all(shapely.box(*extents.T))
+    expected = shapely.covered_by(shapely.box(*boxes.T), union)
+    assert boxes_covered(boxes, extents).tolist() == expected.tolist()

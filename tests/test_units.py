@@ -15,7 +15,7 @@ from synthetic import utm_grid
 
 from zonal.pieces import Pieces
 from zonal.tiles import Tile, own
-from zonal.units import Costs, Plan, RowGroups, Touches, human, join, make, touches
+from zonal.units import Costs, Outlines, Plan, RowGroups, Touches, human, join, make, touches
 
 lean = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 
@@ -34,6 +34,11 @@ def pieces_of(*geometries: Any, epsg: int = 32616) -> Pieces:
     zones = np.empty(len(geometries), dtype=object)
     zones[:] = geometries
     return Pieces(np.arange(len(zones)), np.full(len(zones), epsg, np.int32), zones)
+
+
+def outlines(pieces: Pieces, row_group: Array) -> Outlines:
+    bounds = shapely.bounds(pieces.geometry)
+    return Outlines(pieces.epsg, bounds, row_group, pieces.geometry.__getitem__)
 
 
 def triples(found: Touches) -> set[tuple[int, int, int]]:
@@ -98,8 +103,42 @@ def test_touched_chunks_are_those_that_share_ground_with_a_piece(
                     possible.add((number, chunk, int(row_group[at])))
                 if area > 1e-4:
                     certain.add((number, chunk, int(row_group[at])))
-    found = triples(touches(pieces, row_group, tiles))
+    found = triples(touches(outlines(pieces, row_group), tiles))
     assert certain <= found <= possible
+
+
+@lean
+@given(st.integers(0, 2**32 - 1))
+def test_among_many_tiles_and_batches_each_piece_finds_the_tiles_under_it(seed: int) -> None:
+    """Whatever the order of pieces, as if each were asked alone."""
+    rng = np.random.default_rng(seed)
+    tiles = own(
+        tile_at(500_000 + 300.0 * x, 4e6 + 320.0 * y, 32, 32, path=f"{x} {y} {epsg}", chunk=16, epsg=epsg)
+        for x in range(6)
+        for y in range(6)
+        for epsg in (32616, 32617)
+        if rng.random() < 0.8
+    )
+    centre = ORIGIN + rng.uniform(0, 1900, (50, 2))
+    half = rng.choice([1, 40, 300], (50, 1)) * rng.uniform(0.1, 1, (50, 2))
+    pieces = pieces_of(*shapely.box(*(centre - half).T, *(centre + half).T))
+    epsg = (32616 + rng.integers(0, 2, 50)).astype(np.int32)
+    pieces = Pieces(pieces.zone, epsg, pieces.geometry)
+    row_group = rng.integers(0, 9, 50)
+    alone = [touches(outlines(pieces.take(row), row_group[row]), tiles) for row in np.arange(50)[:, None]]
+    expected = {row for found in alone for row in triples(found)}
+    assert triples(touches(outlines(pieces, row_group), tiles)) == expected
+    assert (
+        triples(
+            join(
+                [
+                    touches(outlines(pieces.take(half), row_group[half]), tiles)
+                    for half in np.array_split(rng.permutation(50), 3)
+                ]
+            )
+        )
+        == expected
+    )
 
 
 def test_a_bent_zone_beside_a_tile_does_not_touch_it() -> None:
@@ -109,7 +148,7 @@ def test_a_bent_zone_beside_a_tile_does_not_touch_it() -> None:
         499_900, 3_999_900, 500_500, 4_000_500
     )
     assert around.envelope.intersects(tile.extent)
-    assert not triples(touches(pieces_of(around), np.zeros(1, np.int64), [tile]))
+    assert not triples(touches(outlines(pieces_of(around), np.zeros(1, np.int64)), [tile]))
 
 
 def test_a_zone_along_chunk_borders_touches_only_its_own_chunks() -> None:
@@ -117,19 +156,21 @@ def test_a_zone_along_chunk_borders_touches_only_its_own_chunks() -> None:
     middle = shapely.box(500_320, 4_000_320, 500_640, 4_000_640)
     for up in (True, False):
         tile = tile_at(500_000, 4_000_000, 96, 96, up=up)
-        assert triples(touches(pieces_of(middle), np.zeros(1, np.int64), [tile])) == {(0, 4, 0)}
+        assert triples(touches(outlines(pieces_of(middle), np.zeros(1, np.int64)), [tile])) == {(0, 4, 0)}
 
 
 def test_the_direction_of_rows_numbers_the_chunks() -> None:
     corner = pieces_of(shapely.box(500_010, 4_000_010, 500_020, 4_000_020))
     one = np.zeros(1, np.int64)
-    assert triples(touches(corner, one, [tile_at(500_000, 4_000_000, 64, 64)])) == {(0, 0, 0)}
-    assert triples(touches(corner, one, [tile_at(500_000, 4_000_000, 64, 64, up=False)])) == {(0, 2, 0)}
+    assert triples(touches(outlines(corner, one), [tile_at(500_000, 4_000_000, 64, 64)])) == {(0, 0, 0)}
+    assert triples(touches(outlines(corner, one), [tile_at(500_000, 4_000_000, 64, 64, up=False)])) == {
+        (0, 2, 0)
+    }
 
 
 def test_pieces_of_other_utm_zones_touch_nothing() -> None:
     tile = tile_at(500_000, 4_000_000, 64, 64)
-    assert not triples(touches(pieces_of(tile.extent, epsg=32617), np.zeros(1, np.int64), [tile]))
+    assert not triples(touches(outlines(pieces_of(tile.extent, epsg=32617), np.zeros(1, np.int64)), [tile]))
 
 
 def test_ground_of_another_tile_is_not_touched_twice() -> None:
@@ -137,13 +178,13 @@ def test_ground_of_another_tile_is_not_touched_twice() -> None:
         [tile_at(500_000, 4_000_000, 64, 64, path="a"), tile_at(500_320, 4_000_000, 64, 64, path="b")]
     )
     zone = pieces_of(shapely.box(500_400, 4_000_010, 500_500, 4_000_020))
-    assert triples(touches(zone, np.zeros(1, np.int64), tiles)) == {(0, 1, 0)}
+    assert triples(touches(outlines(zone, np.zeros(1, np.int64)), tiles)) == {(0, 1, 0)}
 
 
 def test_touches_of_batches_join_into_one() -> None:
     tile = tile_at(500_000, 4_000_000, 64, 64)
-    one = touches(pieces_of(tile.extent), np.zeros(1, np.int64), [tile])
-    two = touches(pieces_of(tile.extent), np.ones(1, np.int64), [tile])
+    one = touches(outlines(pieces_of(tile.extent), np.zeros(1, np.int64)), [tile])
+    two = touches(outlines(pieces_of(tile.extent), np.ones(1, np.int64)), [tile])
     assert triples(join([two, one, one])) == triples(one) | triples(two)
     assert not triples(join([]))
 

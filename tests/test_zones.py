@@ -12,7 +12,7 @@ import shapely
 from synthetic import jittered_blocks
 
 from zonal.errors import InputError
-from zonal.zones import Columns, Filters, check, in_space, repair, select, whole_numbers
+from zonal.zones import Columns, Filters, check, hashes_of, in_space, repair, select, whole_numbers
 
 CENSUS = Columns("GEOID20", "ALAND20", "STATEFP20", "COUNTYFP20")
 BOWTIE = shapely.Polygon([(0, 0), (2, 2), (2, 0), (0, 2)])
@@ -339,6 +339,20 @@ def test_zones_of_one_place_are_ordered_by_id() -> None:
     assert in_space(frame, "id")["id"].tolist() == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_the_order_is_that_of_geopandas_then_of_ids(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    low = rng.integers(0, 40, (400, 2)) ** 2 / 100
+    low[::3] = low[1::3][0]  # many of one place
+    shapes = shapely.box(*low.T, *(low + rng.choice([0.1, 3], (400, 1))).T)
+    frame = frame_of(*shapes, ids=[f"{i:03d}" for i in rng.permutation(400)])
+    bounds = shapely.bounds(shapes)
+    centres = gpd.GeoSeries(shapely.points((bounds[:, :2] + bounds[:, 2:]) / 2))
+    distance = centres.hilbert_distance(total_bounds=tuple(shapely.total_bounds(shapes))).to_numpy()
+    expected = frame.assign(distance=distance).sort_values(["distance", "id"])["id"].tolist()
+    assert in_space(frame, "id")["id"].tolist() == expected
+
+
 def test_empty_zones_come_last_and_are_all_kept() -> None:
     frame = frame_of(shapely.Polygon(), *boxes(3), shapely.Polygon(), ids=["y", "a", "b", "c", "x"])
     ordered = in_space(frame, "id")
@@ -362,3 +376,16 @@ def test_counts_with_nulls_are_whole_numbers_whatever_the_file_made_of_them() ->
     typed = whole_numbers(frame, ["POP20", "HOUSING20", "share", "name", "absent"])
     assert [str(typed[c].dtype) for c in ("POP20", "HOUSING20", "share")] == ["Int64", "Int64", "float64"]
     assert typed["POP20"].tolist()[0] == 1 and typed["POP20"].isna().tolist() == [False, True]
+
+
+# ------------------------------------------------------------------ ids
+
+
+def test_equal_ids_have_equal_hashes_whatever_type_their_files_give_them() -> None:
+    whole = hashes_of(pd.Series([1, 2, 3]))
+    for kind in ("int32", "float64", "Int64"):
+        assert hashes_of(pd.Series([1, 2, 3]).astype(kind)).tolist() == whole.tolist()
+    text = ["530330001", "530330002", "x"]
+    kinds = [pd.Series(text), pd.Series(text, dtype=object), pd.Series(text).astype("category").astype(str)]
+    assert len({tuple(hashes_of(ids).tolist()) for ids in kinds}) == 1
+    assert len({*whole.tolist(), *hashes_of(kinds[0]).tolist()}) == 6

@@ -6,7 +6,10 @@ operation between two CRSs is chosen once, by rule, and can be named.
 
 from __future__ import annotations
 
+import os
 import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -27,6 +30,14 @@ CHORD = 0.1
 
 MOST_PARTS = 100_000
 """An edge is never cut into more: a bound for hostile input, far above any real edge."""
+
+THREADS = min(4, os.cpu_count() or 1)
+"""Of the driver, at once: more of them wait for memory."""
+SLICE = 32_768
+"""Polygons looked at together by one thread, at most: bounds the memory of coordinates."""
+
+NO_OPERATION = "proj=noop"
+"""How the definition of an operation begins that leaves coordinates as they are."""
 
 WGS84 = "EPSG:4326"
 EARTH_RADIUS = 6_378_137.0
@@ -50,6 +61,25 @@ def operation(source: str, target: str) -> Transformer:
     return min(
         free, key=lambda t: (t.accuracy if t.accuracy >= 0 else np.inf, len(t.definition), t.definition)
     )
+
+
+@lru_cache(maxsize=256)
+def _shared(source: str, target: str) -> Transformer:
+    """Return the same operation for several threads at once: one of a group is for one thread only."""
+    return Transformer.from_pipeline(operation(source, target).definition)
+
+
+def in_threads(function: Callable[[Geometries], npt.NDArray[Any]], values: Geometries) -> npt.NDArray[Any]:
+    """Apply a function of each polygon by itself to many, in slices, in a few threads.
+
+    GEOS and PROJ let go of the interpreter while they work. The result is that of ``function(values)``.
+    """
+    size = min(SLICE, -(-len(values) // THREADS))
+    if size < 1_000 or len(values) <= size:
+        return function(values)
+    slices = [values[start : start + size] for start in range(0, len(values), size)]
+    with ThreadPoolExecutor(THREADS) as pool:
+        return np.concatenate(list(pool.map(function, slices)))
 
 
 def operation_name(source: str, target: str) -> str:
@@ -79,23 +109,36 @@ def reproject(geometries: Geometries, source: str, target: str, chord: float = C
         curves that projections make of short edges it falls with the square
         of the number of parts.
     """
-    if source == target or not len(geometries):
+    if (
+        source == target
+        or not len(geometries)
+        or operation(source, target).definition.startswith(NO_OPERATION)
+    ):
         return geometries
-    transformer = operation(source, target)
-    points, owner = shapely.get_coordinates(geometries, return_index=True)
-    projected = np.column_stack(transformer.transform(points[:, 0], points[:, 1]))
     limit = chord / metres_per_unit(target)
-    with np.errstate(invalid="ignore"):  # infinity where the projection does not reach
-        steps = np.abs(np.diff(projected, axis=0)).max(axis=1)
-    # The midpoints of shorter edges need no look: over 200 m no map projection in use bends by 5 cm.
-    # A jump across the antimeridian is no bend (`unwrap` mends it); between two rings, the "edge" that
-    # is no edge does no harm: its polygon only gets a second look.
+    # A jump across the antimeridian is no bend (`unwrap` mends it).
     jump = 180.0 if pyproj.CRS(target).is_geographic else np.inf
-    long = (owner[1:] == owner[:-1]) & (steps > 200 / metres_per_unit(target)) & (steps < jump)
+    transformer = _shared(source, target)
+    return in_threads(
+        lambda some: _project(some, transformer, limit, 200 / metres_per_unit(target), jump), geometries
+    )
+
+
+def _project(
+    geometries: Geometries, transformer: Transformer, limit: float, short: float, jump: float
+) -> Geometries:
+    """Project polygons; edges over `short` and under `jump` bend by `limit` at most (units of the target)."""
+    points, owner = shapely.get_coordinates(geometries, return_index=True)
+    projected = _transformed(points, transformer)
+    with np.errstate(invalid="ignore"):  # infinity where the projection does not reach
+        steps = np.maximum(*np.abs(np.diff(projected, axis=0)).T)
+    # The midpoints of shorter edges need no look: over 200 m no map projection in use bends by 5 cm.
+    # Between two rings, the "edge" that is no edge does no harm: its polygon only gets a second look.
+    long = (owner[1:] == owner[:-1]) & (steps > short) & (steps < jump)
     start, end = points[:-1][long], points[1:][long]
     away = _bend(start, end, projected[:-1][long], projected[1:][long], transformer)
     # Too far away for the projection: no ground of this CRS, so an empty piece.
-    lost = np.unique(owner[~np.isfinite(projected).all(axis=1)])
+    lost = np.unique(owner[~(np.isfinite(projected[:, 0]) & np.isfinite(projected[:, 1]))])
     result: Geometries = shapely.set_coordinates(geometries.copy(), projected)
     for polygon in np.setdiff1d(owner[1:][long][away > limit], lost):
         result[polygon] = _densify(geometries[polygon], transformer, limit)
@@ -103,12 +146,15 @@ def reproject(geometries: Geometries, source: str, target: str, chord: float = C
     return result
 
 
+def _transformed(points: Points, transformer: Transformer) -> Points:
+    return np.column_stack(transformer.transform(points[:, 0], points[:, 1]))
+
+
 def _bend(
     start: Points, end: Points, image_start: Points, image_end: Points, transformer: Transformer
 ) -> npt.NDArray[np.float64]:
     """Distance between the projected midpoint of each edge and the midpoint of its projection."""
-    middle = (start + end) / 2
-    true = np.column_stack(transformer.transform(middle[:, 0], middle[:, 1]))
+    true = _transformed((start + end) / 2, transformer)
     with np.errstate(invalid="ignore"):
         return np.asarray(np.hypot(*(true - (image_start + image_end) / 2).T))
 
@@ -118,7 +164,7 @@ def _densify(geometry: shapely.Geometry, transformer: Transformer, limit: float)
 
     def ring(line: shapely.Geometry) -> shapely.Geometry:
         points = shapely.get_coordinates(line)
-        image = np.column_stack(transformer.transform(points[:, 0], points[:, 1]))
+        image = _transformed(points, transformer)
         start, end = points[:-1], points[1:]
         away = _bend(start, end, image[:-1], image[1:], transformer)
         count = np.clip(np.ceil(np.sqrt(away / limit)), 1, MOST_PARTS).astype(np.int64)
@@ -126,7 +172,7 @@ def _densify(geometry: shapely.Geometry, transformer: Transformer, limit: float)
         step = np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count)
         share = (step / count[edge])[:, None]
         dense = np.vstack([start[edge] * (1 - share) + end[edge] * share, points[-1:]])
-        return shapely.linearrings(np.column_stack(transformer.transform(dense[:, 0], dense[:, 1])))
+        return shapely.linearrings(_transformed(dense, transformer))
 
     polygons = [
         shapely.polygons(ring(p.exterior), [ring(hole) for hole in p.interiors] or None)

@@ -43,7 +43,7 @@ def plan_year(
 
 def _make(settings: Settings, staged: Stage, year: int | None, tiles: Sequence[Tile]) -> Plan:
     touched = [
-        units.touches(*staged.all_pieces(batch, year or 0), tiles) for batch in range(len(staged.batches))
+        units.touches(staged.outlines(batch, year or 0), tiles) for batch in range(len(staged.batches))
     ]
     return units.make(
         staged.row_groups,

@@ -24,13 +24,13 @@ from zonal.errors import InputError
 from zonal.inputs import RasterInput, ZoneFile, ZoneInput, census_columns
 from zonal.io.folder import Folder
 from zonal.io.ranges import Blob, Stat
-from zonal.io.stage import AREA, EVERY_YEAR, ROW_GROUP, Batch, Stage, write_batch
+from zonal.io.stage import AREA, EVERY_YEAR, ROW_GROUP, Batch, Stage, staged_column, write_batch
 from zonal.io.table import Columns as TableColumns
-from zonal.pieces import WGS84, one_crs_pieces, operation_name, reproject, unwrap, utm_pieces
+from zonal.pieces import WGS84, Pieces, one_crs_pieces, operation_name, reproject, unwrap, utm_pieces
 from zonal.tiles import foreign_pieces
-from zonal.zones import Filters, check, in_space, repair, select, whole_numbers
+from zonal.zones import Columns, Filters, check, hashes_of, in_space, repair, select, whole_numbers
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 """Goes up when the same inputs are staged otherwise."""
 
 
@@ -104,99 +104,148 @@ def stage(
     found = Stage.load(folder)
     if found is not None and found.key == key:
         return found
-    size = min(ROW_GROUP, part_zones)
-    batches: list[Batch] = []
-    hashes: dict[int, list[str]] = {}
-    seen: set[Any] = set()
-    report: dict[str, Any] = {
-        "files": [],
-        "read": 0,
-        "dropped": {},
-        "repaired": 0,
-        "empty": 0,
-        "operations": [],
-    }
-    boxes: list[list[float]] = []
-    first_zone = first_piece = 0
-    crs = ""
+    staging = _Staging(folder, zones, raster, filters, years, table, min(ROW_GROUP, part_zones))
     for number, file in enumerate(zones.files):
         notify(f"staging {file.name}")
-        frame, stat = file.read()
-        columns = census_columns(zones.columns, frame.columns)
-        check(frame, columns, file.name)
-        table.check([c for c in frame.columns if c != frame.geometry.name], file.name)
-        kept, dropped = select(frame, filters, columns, file.name)
-        kept, mended = repair(kept, file.name)
-        if zones.source is not None:
-            kept = whole_numbers(kept, zones.source.columns)
-        kept = in_space(kept, columns.zone_id)
-        ids = kept[columns.zone_id]
-        if seen & {*ids}:
-            raise InputError(f"{file.name}: zone {next(iter(seen & {*ids}))!r} is in another file too")
+        staging.add(file)
         if len(zones.files) > 1:
-            seen |= {*ids}
+            notify(f"{number + 1} of {len(zones.files)} zone files staged, {staging.zones:,} zones kept")
+    result = staging.finish(key)
+    result.save()
+    return result
+
+
+class _Staging:
+    """Files staged so far, and what is to be told of them all; of their zones only ids' hashes stay."""
+
+    def __init__(
+        self,
+        folder: Folder,
+        zones: ZoneInput,
+        raster: RasterInput,
+        filters: Filters,
+        years: Sequence[int],
+        table: TableColumns,
+        size: int,
+    ) -> None:
+        self.folder = folder
+        self.input = zones
+        self.raster = raster
+        self.filters = filters
+        self.years = years
+        self.table = table
+        self.size = size
+        self.batches: list[Batch] = []
+        self.hashes: dict[int, list[str]] = {}
+        self.ids = np.zeros(0, np.uint64)
+        self.crs = ""
+        self.zones = self.pieces = 0
+        self.report: dict[str, Any] = {
+            "files": [],
+            "read": 0,
+            "dropped": {},
+            "repaired": 0,
+            "empty": 0,
+            "operations": [],
+            "boxes": [],
+        }
+
+    def add(self, file: ZoneFile) -> None:
+        """Stage one file."""
+        kept, columns = self._read(file)
+        if len(self.input.files) > 1:
+            self._remember(kept[columns.zone_id], file)
         wkt = pyproj.CRS(kept.crs).to_wkt()
-        if crs and wkt != crs:
-            raise InputError(f"{file.name}: its CRS differs from that of {zones.files[0].name}")
-        crs = wkt
+        if self.crs and wkt != self.crs:
+            raise InputError(f"{file.name}: its CRS differs from that of {self.input.files[0].name}")
+        self.crs = wkt
+        pieces = self._pieces(kept)
+        every = pieces[EVERY_YEAR]
+        kept[AREA] = np.bincount(every.zone, shapely.area(every.geometry), len(kept))
+        if not len(kept):
+            return
+        count, digests = write_batch(
+            self.folder,
+            len(self.batches),
+            _tidy(kept, columns.zone_id),
+            pieces,
+            first_zone=self.zones,
+            first_piece=self.pieces,
+            size=self.size,
+        )
+        self.batches.append(Batch(file.label, len(kept), self.size))
+        for year, digest in digests.items():
+            self.hashes.setdefault(year, []).append(digest)
+        self.zones += len(kept)
+        self.pieces += count
+
+    def _read(self, file: ZoneFile) -> tuple[gpd.GeoDataFrame, Columns]:
+        """Zones to keep, valid and in final order, and the columns that matter; the rest is reported."""
+        frame, stat = file.read()
+        columns = census_columns(self.input.columns, frame.columns)
+        check(frame, columns, file.name)
+        self.table.check([c for c in frame.columns if c != frame.geometry.name], file.name)
+        kept, dropped = select(frame, self.filters, columns, file.name)
+        kept, mended = repair(kept, file.name)
+        if self.input.source is not None:
+            kept = whole_numbers(kept, self.input.source.columns)
+        report = self.report
+        report["files"].append({"url": file.name, "zones": len(frame), **asdict(stat)})
+        report["read"] += len(frame)
+        for reason, count in dropped.items():
+            report["dropped"][reason] = report["dropped"].get(reason, 0) + count
+        for what, count in mended.items():
+            report[what] += count
+        return in_space(kept, columns.zone_id), columns
+
+    def _pieces(self, kept: gpd.GeoDataFrame) -> dict[int, Pieces]:
+        """Pieces of every year, and of the years with some of their own."""
         source = _short(kept.crs)
-        lonlat = _lonlat(kept, source)
-        groups = _group_boxes(lonlat, size)
-        boxes += groups.tolist()
-        if raster.crs:
-            pieces = {EVERY_YEAR: one_crs_pieces(kept.geometry.to_numpy(), source, raster.crs)}
-            used = [(source, raster.crs)]
+        lonlat = unwrap(reproject(kept.geometry.to_numpy(), source, WGS84))
+        groups = _group_boxes(lonlat, self.size)
+        self.report["boxes"] += groups.tolist()
+        if self.raster.crs:
+            pieces = {EVERY_YEAR: one_crs_pieces(kept.geometry.to_numpy(), source, self.raster.crs)}
+            used = [(source, self.raster.crs)]
         else:
             pieces = {EVERY_YEAR: utm_pieces(lonlat)}
             used = [(source, WGS84)] + [(WGS84, f"EPSG:{e}") for e in np.unique(pieces[EVERY_YEAR].epsg)]
-            for year in years:
-                taken = foreign_pieces(pieces[EVERY_YEAR], raster.near(year, groups))
+            for year in self.years:
+                taken = foreign_pieces(pieces[EVERY_YEAR], self.raster.near(year, groups))
                 if len(taken):
                     pieces[year] = taken
         named = [f"{a} to {b}: {operation_name(a, b)}" for a, b in used if a != b]
-        report["operations"] += [name for name in named if name not in report["operations"]]
-        area = np.zeros(len(kept))
-        np.add.at(area, pieces[EVERY_YEAR].zone, shapely.area(pieces[EVERY_YEAR].geometry))
-        kept[AREA] = area
-        if len(kept):
-            count, digests = write_batch(
-                folder,
-                len(batches),
-                _tidy(kept, columns.zone_id),
-                pieces,
-                first_zone=first_zone,
-                first_piece=first_piece,
-                size=size,
-            )
-            batches.append(Batch(file.label, len(kept), size))
-            for year, digest in digests.items():
-                hashes.setdefault(year, []).append(digest)
-            first_zone += len(kept)
-            first_piece += count
-        report["files"].append({"url": file.name, "zones": len(frame), **asdict(stat)})
-        report["read"] += len(frame)
-        for reason, dropped_zones in dropped.items():
-            report["dropped"][reason] = report["dropped"].get(reason, 0) + dropped_zones
-        report["repaired"] += mended["repaired"]
-        report["empty"] += mended["empty"]
-        if len(zones.files) > 1:
-            notify(f"{number + 1} of {len(zones.files)} zone files staged, {first_zone:,} zones kept")
-    if not first_zone:
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in report["dropped"].items() if count)
-        raise InputError(f"no zone is left of {report['read']:,} ({reasons or 'the files are empty'})")
-    report["boxes"] = boxes
-    result = Stage(
-        folder=folder,
-        key=key,
-        hash=_joined(hashes.pop(EVERY_YEAR)),
-        crs=crs,
-        zone_id=zones.columns.zone_id,
-        batches=tuple(batches),
-        years={str(year): _joined(digests) for year, digests in sorted(hashes.items())},
-        report=report,
-    )
-    result.save()
-    return result
+        self.report["operations"] += [name for name in named if name not in self.report["operations"]]
+        return pieces
+
+    def _remember(self, ids: pd.Series, file: ZoneFile) -> None:
+        """Raise InputError if a zone is in a file before; ids are kept as hashes, a tenth of their room."""
+        mine = hashes_of(ids)
+        again = np.searchsorted(self.ids, mine, "left") < np.searchsorted(self.ids, mine, "right")
+        if again.any():  # an id, or by a rare chance another one of the same hash
+            suspects = {*ids[again]}
+            for number in range(len(self.batches)):
+                twice = suspects & {*staged_column(self.folder, number, str(ids.name)).to_pylist()}
+                if twice:
+                    raise InputError(f"{file.name}: zone {min(twice, key=str)!r} is in another file too")
+        self.ids = np.sort(np.concatenate([self.ids, np.sort(mine)]), kind="stable")  # a merge
+
+    def finish(self, key: str) -> Stage:
+        """Return what was staged; InputError if that is nothing."""
+        report = self.report
+        if not self.zones:
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in report["dropped"].items() if count)
+            raise InputError(f"no zone is left of {report['read']:,} ({reasons or 'the files are empty'})")
+        return Stage(
+            folder=self.folder,
+            key=key,
+            hash=_joined(self.hashes.pop(EVERY_YEAR)),
+            crs=self.crs,
+            zone_id=self.input.columns.zone_id,
+            batches=tuple(self.batches),
+            years={str(year): _joined(digests) for year, digests in sorted(self.hashes.items())},
+            report=report,
+        )
 
 
 def _joined(hashes: Sequence[str]) -> str:
@@ -207,11 +256,6 @@ def _short(crs: pyproj.CRS) -> str:
     """``EPSG:4269`` where there is a code, else WKT: names read better in the manifest."""
     authority = pyproj.CRS(crs).to_authority(min_confidence=100)
     return ":".join(authority) if authority else pyproj.CRS(crs).to_wkt()
-
-
-def _lonlat(frame: gpd.GeoDataFrame, source: str) -> npt.NDArray[np.object_]:
-    """Zones in degrees, whole across the antimeridian."""
-    return unwrap(reproject(frame.geometry.to_numpy(), source, WGS84))
 
 
 def _group_boxes(lonlat: npt.NDArray[np.object_], size: int) -> npt.NDArray[np.float64]:

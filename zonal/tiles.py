@@ -183,12 +183,16 @@ def foreign_pieces(pieces: Pieces, tiles: Sequence[Tile]) -> Pieces:
     }
     found: list[Pieces] = []
     for epsg in np.unique(pieces.epsg):
+        west, east, over = _neighbours(int(epsg))
+        if not {west, east, over} & held.keys():
+            continue
         own_zone = pieces.take(pieces.epsg == epsg)
+        extents = np.array([tile.grid.bounds for tile in tiles if tile.epsg == epsg]).reshape(-1, 4)
+        own_zone = own_zone.take(~boxes_covered(shapely.bounds(own_zone.geometry), extents))
         union = held.get(int(epsg), shapely.Polygon())
         shapely.prepare(union)
         own_zone = own_zone.take(~shapely.covered_by(own_zone.geometry, union))
-        west, east, over = _neighbours(int(epsg))
-        if not len(own_zone) or not {west, east, over} & held.keys():
+        if not len(own_zone):
             continue
         rest = areas(shapely.difference(areas(own_zone.geometry), union))
         own_zone = Pieces(own_zone.zone, own_zone.epsg, rest).take(~shapely.is_empty(rest))
@@ -208,6 +212,24 @@ def foreign_pieces(pieces: Pieces, tiles: Sequence[Tile]) -> Pieces:
         np.concatenate([p.geometry for p in found]),
     )
     return joined.take(np.lexsort((joined.epsg, joined.zone)))
+
+
+def boxes_covered(boxes: npt.NDArray[np.float64], extents: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Which boxes lie in the union of some extents; both as (west, south, east, north).
+
+    The extents' sides cut the plane into cells that are covered as a whole or not at all.
+    """
+    if not len(extents):
+        return np.zeros(len(boxes), bool)
+    x, y = np.unique(extents[:, [0, 2]]), np.unique(extents[:, [1, 3]])
+    bare = np.ones((len(x) + 1, len(y) + 1), np.int64)  # and a border of cells outside all
+    columns, rows = np.searchsorted(x, extents[:, [0, 2]]), np.searchsorted(y, extents[:, [1, 3]])
+    for (left, right), (low, top) in zip(columns, rows, strict=True):
+        bare[left + 1 : right + 1, low + 1 : top + 1] = 0
+    upto = np.pad(bare.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+    left, low = np.searchsorted(x, boxes[:, 0], "right"), np.searchsorted(y, boxes[:, 1], "right")
+    right, top = np.searchsorted(x, boxes[:, 2], "left") + 1, np.searchsorted(y, boxes[:, 3], "left") + 1
+    return np.asarray(upto[right, top] - upto[left, top] - upto[right, low] + upto[left, low] == 0)
 
 
 def _neighbours(epsg: int) -> tuple[int, int, int]:

@@ -6,15 +6,15 @@ on any cluster. Knows no file and no task; it prints itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import shapely
 
-from zonal.grid import Grid
-from zonal.pieces import Pieces, areas
+from zonal.grid import Bounds, Grid
+from zonal.pieces import Geometries, areas
 from zonal.tiles import Tile
 
 Ints = npt.NDArray[np.int64]
@@ -37,6 +37,27 @@ class RowGroups:
 
     bounds: Ints
     batch: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Outlines:
+    """Pieces as planning needs them: their boxes, and few of their polygons; p pieces.
+
+    Parameters
+    ----------
+    epsg : int32 ndarray[p]
+        EPSG code of each piece's UTM zone.
+    bounds : float64 ndarray[p, 4]
+        Its (west, south, east, north) there.
+    row_group : int64 ndarray[p]
+    polygons : callable
+        Gives the polygons of some pieces (indices into these arrays).
+    """
+
+    epsg: npt.NDArray[np.int32]
+    bounds: npt.NDArray[np.float64]
+    row_group: Ints
+    polygons: Callable[[Ints], Geometries]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,51 +126,86 @@ class Plan:
         return sum(tile.grid.chunk_count for tile in self.tiles)
 
 
-def touches(pieces: Pieces, row_group: Ints, tiles: Sequence[Tile]) -> Touches:
+def touches(pieces: Outlines, tiles: Sequence[Tile]) -> Touches:
     """Find the chunks that each piece touches.
 
     Parameters
     ----------
-    pieces : Pieces
-    row_group : int64 ndarray[p]
-        Row group of each piece.
+    pieces : Outlines
     tiles : sequence of Tile
         With the ground they own; `Touches.tile` counts in this order.
     """
-    found = [np.zeros((0, 3), np.int64)]
-    bounds = shapely.bounds(pieces.geometry)
+    # Runs of pieces of one row group lie close together: most tiles are far from most runs.
+    order = np.lexsort((pieces.row_group, pieces.epsg))
+    bounds, epsg, row_group = pieces.bounds[order], pieces.epsg[order], pieces.row_group[order]
+    start = np.flatnonzero(np.diff(row_group, prepend=-1) | np.diff(epsg, prepend=-1))
+    stop = np.append(start[1:], len(order))
+    run_epsg = epsg[start]
+    runs = _union(bounds, start)
+    found = [np.zeros((3, 0), np.int64)]
     for number, tile in enumerate(tiles):
-        west, south, east, north = tile.grid.bounds
-        rows = np.flatnonzero(
-            (pieces.epsg == tile.epsg)
-            & (bounds[:, 0] < east)
-            & (bounds[:, 2] > west)
-            & (bounds[:, 1] < north)
-            & (bounds[:, 3] > south)
-        )
-        geometry, boxes = pieces.geometry[rows], bounds[rows]
-        if tile.ground is not None:
-            geometry = areas(shapely.intersection(areas(geometry), tile.owned))
-            boxes = shapely.bounds(geometry)
-            real = shapely.area(geometry) > 0
-            rows, geometry, boxes = rows[real], geometry[real], boxes[real]
-        at, chunk = _chunks(geometry, boxes, tile.grid)
-        columns = [np.full(len(at), number), chunk, row_group[rows[at]]]
-        found.append(np.unique(np.stack(columns, axis=1), axis=0))
-    joined = np.concatenate(found)
-    return Touches(*joined.T)
+        near = np.flatnonzero((run_epsg == tile.epsg) & _meet(runs, tile.grid.bounds))
+        if not len(near):
+            continue
+        rows = np.concatenate([np.arange(start[run], stop[run]) for run in near])
+        rows = rows[_meet(bounds[rows], tile.grid.bounds)]
+        if tile.ground is None:
+            polygons = _some(pieces.polygons, order[rows])
+            boxes = bounds[rows]
+        else:
+            owned = areas(shapely.intersection(areas(pieces.polygons(order[rows])), tile.owned))
+            real = shapely.area(owned) > 0
+            rows, polygons = rows[real], owned[real].__getitem__
+            boxes = shapely.bounds(owned[real])
+        at, chunk = _chunks(polygons, boxes, row_group[rows], tile.grid)
+        found.append(_distinct(np.full(len(at), number), chunk, row_group[rows[at]])[0])
+    return Touches(*np.concatenate(found, axis=1))
+
+
+def _some(polygons: Callable[[Ints], Geometries], rows: Ints) -> Callable[[Ints], Geometries]:
+    """Give the polygons of some of some rows."""
+    return lambda some: polygons(rows[some])
+
+
+def _union(bounds: npt.NDArray[np.float64], start: Ints) -> npt.NDArray[np.float64]:
+    """Box around each run of boxes."""
+    if not len(start):
+        return np.zeros((0, 4))
+    low, high = np.minimum.reduceat(bounds[:, :2], start), np.maximum.reduceat(bounds[:, 2:], start)
+    return np.concatenate([low, high], axis=1)
+
+
+def _meet(boxes: npt.NDArray[np.float64], box: Bounds) -> npt.NDArray[np.bool_]:
+    """Which boxes share ground with a box."""
+    west, south, east, north = box
+    meet = (boxes[:, 0] < east) & (boxes[:, 2] > west) & (boxes[:, 1] < north) & (boxes[:, 3] > south)
+    return np.asarray(meet)
+
+
+def _distinct(*columns: Ints) -> tuple[Ints, Ints]:
+    """Distinct rows in ascending order, an array row for each column, and the place of each row given."""
+    order = np.lexsort(columns[::-1])
+    rows = np.stack(columns)[:, order]
+    new = np.ones(len(order), bool)
+    new[1:] = (rows[:, 1:] != rows[:, :-1]).any(axis=0)
+    place = np.empty(len(order), np.int64)
+    place[order] = np.cumsum(new) - 1
+    return rows[:, new], place
 
 
 def join(parts: Iterable[Touches]) -> Touches:
     """Touches of several batches as one."""
-    rows = [np.stack([t.tile, t.chunk, t.row_group], axis=1) for t in parts]
-    return Touches(*np.unique(np.concatenate([np.zeros((0, 3), np.int64), *rows]), axis=0).T)
+    rows = [np.stack([t.tile, t.chunk, t.row_group]) for t in parts]
+    return Touches(*_distinct(*np.concatenate([np.zeros((3, 0), np.int64), *rows], axis=1))[0])
 
 
 def _chunks(
-    geometry: npt.NDArray[np.object_], boxes: npt.NDArray[np.float64], grid: Grid
+    polygons: Callable[[Ints], Geometries], boxes: npt.NDArray[np.float64], row_group: Ints, grid: Grid
 ) -> tuple[Ints, Ints]:
-    """Pairs (row of `geometry`, chunk) that touch."""
+    """Pairs (row of `boxes`, chunk) that touch, enough to know each row group's chunks.
+
+    `polygons` gives what is in some of the boxes.
+    """
     across = (boxes[:, [0, 2]] - grid.x0) / (grid.dx * grid.chunk_width)
     down = np.sort((boxes[:, [1, 3]] - grid.y0) / (grid.dy * grid.chunk_height), axis=1)
     first_column, last_column = _cells(across, grid.chunk_columns)
@@ -160,10 +216,14 @@ def _chunks(
     within = np.arange(len(at)) - np.repeat(np.cumsum(count) - count, count)
     row = first_row[at] + within // wide[at]
     column = first_column[at] + within % wide[at]
-    # A box that is not inside one chunk says little of the polygon inside it: ask the polygon.
+    chunk = row * grid.chunk_columns + column
+    # A box that is not inside one chunk says little of the polygon inside it: ask the polygon, unless
+    # another of its row group is known to touch the chunk.
     west, south, east, north = grid.bounds
     beyond = (boxes[:, :2] < (west, south)).any(axis=1) | (boxes[:, 2:] > (east, north)).any(axis=1)
-    ask = np.flatnonzero(((count > 1) | beyond)[at])
+    touched = ((count == 1) & ~beyond)[at]
+    pair = chunk * (row_group.max(initial=0) + 1) + row_group[at]
+    ask = np.flatnonzero(~touched & ~np.isin(pair, pair[touched]))
     hair = HAIR * grid.dx
     left = grid.x0 + column[ask] * grid.chunk_width * grid.dx
     edge = grid.y0 + row[ask] * grid.chunk_height * grid.dy
@@ -174,9 +234,10 @@ def _chunks(
         np.minimum(left + grid.chunk_width * grid.dx, east) - hair,
         np.minimum(np.maximum(edge, far), north) - hair,
     )
-    touched = np.ones(len(at), bool)
-    touched[ask] = shapely.intersects(geometry[at[ask]], cells)
-    return at[touched], (row * grid.chunk_columns + column)[touched]
+    if len(ask):
+        asked, again = np.unique(at[ask], return_inverse=True)
+        touched[ask] = shapely.intersects(polygons(asked)[again], cells)
+    return at[touched], chunk[touched]
 
 
 def _cells(span: npt.NDArray[np.float64], count: int) -> tuple[Ints, Ints]:
@@ -210,19 +271,19 @@ def make(
         Chunks of a unit.
     """
     used, tile = np.unique(touched.tile, return_inverse=True)
-    key, of_chunk = np.unique(np.stack([tile, touched.chunk], axis=1), axis=0, return_inverse=True)
+    (tile_of, chunk_of), of_chunk = _distinct(tile, touched.chunk)
     first_row, last_row = _part_bounds(row_groups, of_chunk, touched.row_group, part_zones, part_chunks)
     part_of = np.repeat(np.arange(len(first_row)), last_row - first_row)
     part = part_of[touched.row_group] if len(part_of) else touched.row_group
-    first_part = np.full(len(key), len(first_row), np.int64)
+    first_part = np.full(len(tile_of), len(first_row), np.int64)
     np.minimum.at(first_part, of_chunk, part)
 
     # Chunks of a tile in the order in which parts need them, so that parts finish early.
-    order = np.lexsort((key[:, 1], first_part, key[:, 0]))
-    begins = np.searchsorted(key[order, 0], np.arange(len(used)))
-    place = np.arange(len(order)) - begins[key[order, 0]]
+    order = np.lexsort((chunk_of, first_part, tile_of))
+    begins = np.searchsorted(tile_of[order], np.arange(len(used)))
+    place = np.arange(len(order)) - begins[tile_of[order]]
     starts = np.flatnonzero(place % unit_chunks == 0)
-    unit_of = np.empty(len(key), np.int64)
+    unit_of = np.empty(len(order), np.int64)
     unit_of[order] = np.searchsorted(starts, np.arange(len(order)), side="right") - 1
     groups_of = _grouped(unit_of[of_chunk], touched.row_group, len(starts))
     parts_of = _grouped(unit_of[of_chunk], part, len(starts))
@@ -230,8 +291,8 @@ def make(
     units = tuple(
         Unit(
             number=number,
-            tile=int(key[chunks[0], 0]),
-            chunks=tuple(key[chunks, 1].tolist()),
+            tile=int(tile_of[chunks[0]]),
+            chunks=tuple(chunk_of[chunks].tolist()),
             row_groups=groups_of[number],
             parts=parts_of[number],
         )
@@ -271,9 +332,9 @@ def _part_bounds(
 
 def _grouped(key: Ints, value: Ints, count: int) -> list[tuple[int, ...]]:
     """For each key 0..count, its distinct values in ascending order."""
-    pairs = np.unique(np.stack([key, value], axis=1), axis=0)
-    cuts = np.searchsorted(pairs[:, 0], np.arange(1, count))
-    return [tuple(values.tolist()) for values in np.split(pairs[:, 1], cuts)] if count else []
+    (keys, values), _ = _distinct(key, value)
+    cuts = np.searchsorted(keys, np.arange(1, count))
+    return [tuple(some.tolist()) for some in np.split(values, cuts)] if count else []
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ import shapely
 
 from zonal.errors import InputError
 from zonal.grid import Bounds
-from zonal.pieces import WGS84, polygonal, reproject, unwrap
+from zonal.pieces import WGS84, in_threads, polygonal, reproject, unwrap
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ def select(
         out = keep & test()
         dropped[reason] = int(out.sum())
         keep &= ~out
-    return frame[keep], dropped
+    return (frame if keep.all() else frame[keep]), dropped
 
 
 def _in_counties(
@@ -169,15 +169,14 @@ def repair(frame: gpd.GeoDataFrame, source: str) -> tuple[gpd.GeoDataFrame, dict
         polygonal part) and are ``empty`` (missing, or nothing polygonal left).
     """
     old = frame.geometry.to_numpy()
-    new = shapely.force_2d(np.where(shapely.is_missing(old), shapely.Polygon(), old))
-    bounds = shapely.bounds(new)
-    broken = ~shapely.is_empty(new) & ~np.isfinite(bounds).all(axis=1)
-    if not broken.any():
-        points, index = shapely.get_coordinates(new, return_index=True)
-        broken[np.unique(index[~np.isfinite(points).all(axis=1)])] = True
-    if broken.any():
-        raise InputError(f"{source}: {int(broken.sum())} zones have coordinates that are not finite numbers")
-    bad = ~shapely.is_valid(new) | (shapely.get_type_id(new) == 7)
+    new = np.where(shapely.is_missing(old), shapely.Polygon(), old)
+    thick = shapely.get_coordinate_dimension(new) > 2
+    new[thick] = shapely.force_2d(new[thick])
+    bad = ~in_threads(shapely.is_valid, new) | (shapely.get_type_id(new) == 7)
+    points, owner = shapely.get_coordinates(new[bad], return_index=True)
+    broken = np.unique(owner[~np.isfinite(points).all(axis=1)])  # never among the valid ones
+    if len(broken):
+        raise InputError(f"{source}: {len(broken)} zones have coordinates that are not finite numbers")
     # Across the antimeridian, edges may only seem to cross each other: look at the polygon made whole.
     whole = unwrap(new[bad]) if frame.crs is not None and frame.crs.is_geographic else new[bad]
     new[bad] = [polygonal(g) for g in shapely.make_valid(whole)]
@@ -206,14 +205,23 @@ def in_space(frame: gpd.GeoDataFrame, zone_id: str) -> gpd.GeoDataFrame:
     """Sort zones along a Hilbert curve over their own extent (ties by id), empty ones last."""
     if not len(frame):
         return frame
-    centre = shapely.bounds(frame.geometry.to_numpy())
     empty = frame.geometry.is_empty.to_numpy()
-    points = gpd.GeoSeries(
-        shapely.points((centre[:, 0] + centre[:, 2]) / 2, (centre[:, 1] + centre[:, 3]) / 2), crs=frame.crs
-    )
-    distance = np.zeros(len(frame), np.int64)
+    distance = np.full(len(frame), np.iinfo(np.int64).max)  # beyond any on the curve
     if not empty.all():
-        extent = np.array([*np.nanmin(centre[:, :2], axis=0), *np.nanmax(centre[:, 2:], axis=0)])
-        distance[~empty] = points[~empty].hilbert_distance(total_bounds=tuple(extent))
-    order = np.lexsort((frame[zone_id].astype(str).to_numpy(), distance, empty))
+        shapes = frame.geometry[~empty]
+        distance[~empty] = shapes.hilbert_distance(total_bounds=tuple(shapes.total_bounds))
+    order = np.argsort(distance, kind="stable")
+    # Few zones share a place on the curve: only they are put in order by their ids.
+    along = distance[order]
+    same = along[1:] == along[:-1]
+    tied = np.flatnonzero(np.concatenate([[False], same]) | np.concatenate([same, [False]]))
+    ids = frame[zone_id].iloc[order[tied]].astype(str).to_numpy(object)
+    order[tied] = order[tied][np.lexsort((ids, along[tied]))]
     return frame.iloc[order].reset_index(drop=True)
+
+
+def hashes_of(ids: pd.Series) -> npt.NDArray[np.uint64]:
+    """64-bit hashes of ids; equal ids have equal ones, whatever type of numbers their files hold."""
+    if pd.api.types.is_numeric_dtype(ids):
+        return np.asarray(pd.util.hash_array(ids.to_numpy(np.float64)))
+    return np.asarray(pd.util.hash_array(ids.to_numpy(object), categorize=False))

@@ -7,7 +7,9 @@ neither filters nor coordinate operations (they have been applied).
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from itertools import pairwise
@@ -27,8 +29,8 @@ from zonal.io import geoparquet
 from zonal.io.folder import Folder
 from zonal.io.ranges import Blob, Stat
 from zonal.io.seekable import Seekable
-from zonal.pieces import Pieces
-from zonal.units import RowGroups
+from zonal.pieces import Geometries, Pieces
+from zonal.units import Outlines, RowGroups
 
 ROW_GROUP = 1_000
 """Zones of a row group, at most."""
@@ -189,14 +191,33 @@ class Stage:
             tables.append(table.filter(pa.array(keep)))
         return *_unpack(pa.concat_tables(tables)), read
 
-    def all_pieces(self, batch: int, year: int) -> tuple[Pieces, npt.NDArray[np.int64]]:
-        """All pieces of a batch that hold in a year, and the row group of each: what planning needs."""
+    def outlines(self, batch: int, year: int) -> Outlines:
+        """All pieces of a batch that hold in a year: what planning needs of them."""
         file, _ = _open(self.folder, _pieces_name(batch))
         with file:
-            table = file.read()
-        table = table.filter(pa.array(np.isin(table["year"].to_numpy(), [EVERY_YEAR, year])))
-        pieces, _ = _unpack(table)
-        return pieces, np.searchsorted(self.row_groups.bounds, pieces.zone, side="right") - 1
+            table = file.read([name for name in PIECES.names if name not in ("piece", "geometry")])
+            lengths = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        start = np.cumsum([0, *lengths])
+        held = np.flatnonzero(np.isin(table["year"].to_numpy(), [EVERY_YEAR, year]))
+        table = table.take(pa.array(held))
+
+        def polygons(rows: npt.NDArray[np.int64]) -> Geometries:
+            """Read the row groups of a few pieces."""
+            group = np.searchsorted(start, held[rows], side="right") - 1
+            groups, at = np.unique(group, return_inverse=True)
+            file, _ = _open(self.folder, _pieces_name(batch))
+            with file:
+                wkb = file.read_row_groups(groups.tolist(), ["geometry"])["geometry"]
+            before = np.cumsum([0, *np.take(lengths, groups)])
+            wanted = pa.array(held[rows] - start[group] + before[at])
+            return np.asarray(shapely.from_wkb(wkb.take(wanted).to_numpy()), object)
+
+        return Outlines(
+            epsg=table["epsg"].to_numpy(),
+            bounds=np.stack([table[side].to_numpy() for side in geoparquet.SIDES], axis=1),
+            row_group=np.searchsorted(self.row_groups.bounds, table["zone"].to_numpy(), side="right") - 1,
+            polygons=polygons,
+        )
 
 
 def write_batch(
@@ -228,21 +249,41 @@ def write_batch(
         Number of pieces written, and a hash of the content by year: of the zones and the pieces of
         every year, and of each other year's pieces. How rows are grouped does not change it.
     """
+    with ThreadPoolExecutor(1) as beside:  # the two files at once: both are compressing for the most part
+        coming = beside.submit(_write_zones, folder, number, frame, size)
+        count, hashes = _write_pieces(folder, number, frame, pieces, first_zone, first_piece, size)
+        hashes[EVERY_YEAR] = hashlib.sha256((coming.result() + hashes[EVERY_YEAR]).encode()).hexdigest()
+    return count, hashes
+
+
+def _write_zones(folder: Folder, number: int, frame: gpd.GeoDataFrame, size: int) -> str:
+    """Write zones with their attributes; returns a hash of the content."""
     attributes = frame.drop(columns=frame.geometry.name)
     table = pa.Table.from_pandas(attributes, preserve_index=False).replace_schema_metadata(None)
     table = table.cast(pa.schema([(f.name, _plain(f.type)) for f in table.schema]))
-    bbox, wkb = geoparquet.geometry_columns(pa.array(shapely.to_wkb(frame.geometry.to_numpy()), pa.binary()))
+    bbox, wkb = geoparquet.geometry_columns(frame.geometry.to_numpy())
     table = table.append_column("bbox", bbox).append_column("geometry", wkb)
     kinds, bounds = geoparquet.extent([table]) if len(frame) else (set(), None)
     meta = geoparquet.metadata(pyproj.CRS(frame.crs), kinds, bounds)
-    zones = _stream(table)
     with (
         folder.create(_zones_name(number)) as path,
         geoparquet.writer(path, table.schema, meta) as out,
     ):
         for start in range(0, len(frame), size):
             out.write_table(table.slice(start, size), row_group_size=size)
+    return _digest(table)
 
+
+def _write_pieces(
+    folder: Folder,
+    number: int,
+    frame: gpd.GeoDataFrame,
+    pieces: Mapping[int, Pieces],
+    first_zone: int,
+    first_piece: int,
+    size: int,
+) -> tuple[int, dict[int, str]]:
+    """Write pieces in as many row groups as the zones; returns their number and a hash by year."""
     year = np.concatenate([np.full(len(p), y, np.int16) for y, p in pieces.items()])
     joined = Pieces(
         *(np.concatenate([getattr(p, name) for p in pieces.values()]) for name in Pieces.__slots__)
@@ -268,20 +309,41 @@ def write_batch(
         for start, stop in pairwise(starts):
             # One row group for each of the zones', also where no piece is left of them.
             out.write_table(table.slice(start, stop - start), row_group_size=max(1, int(stop - start)))
-    hashes = {}
-    for each in pieces:
-        mine = table.filter(pa.array(year == each)).drop_columns(["piece"])  # numbered across years
-        content = _stream(mine.combine_chunks()) + (zones if each == EVERY_YEAR else b"")
-        hashes[each] = hashlib.sha256(content).hexdigest()
-    return len(joined), hashes
+    content = table.drop_columns(["piece"])  # numbered across years
+    if len(pieces) == 1:
+        return len(joined), dict.fromkeys(pieces, _digest(content))
+    return len(joined), {each: _digest(content.filter(pa.array(year == each))) for each in pieces}
 
 
-def _stream(table: pa.Table) -> bytes:
-    """Content of a table as Arrow's stream format has it."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as out:
-        out.write_table(table)
-    return bytes(sink.getvalue())
+def staged_column(folder: Folder, number: int, name: str) -> pa.ChunkedArray:
+    """Read one column of the zones of a batch."""
+    file, _ = _open(folder, _zones_name(number))
+    with file:
+        return file.read([name])[name]
+
+
+def _digest(table: pa.Table) -> str:
+    """SHA-256 of a table's content as Arrow's stream format has it."""
+    sink = _Sha256()
+    with pa.ipc.new_stream(pa.PythonFile(sink, "w"), table.schema) as out:
+        out.write_table(table.combine_chunks())
+    return sink.sha.hexdigest()
+
+
+class _Sha256(io.RawIOBase):
+    """A file that keeps nothing of what is written but its hash."""
+
+    def __init__(self) -> None:
+        self.sha = hashlib.sha256()
+
+    def writable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Hash some bytes."""
+        self.sha.update(data)
+        return len(data)
 
 
 def _unpack(table: pa.Table) -> tuple[Pieces, npt.NDArray[np.int64]]:

@@ -132,7 +132,7 @@ def part_table(
     columns.check([columns.zone_id, *attributes], "the zones")
     data: dict[str, Any] = {columns.zone_id: zones[columns.zone_id]}
     data |= {name: zones[name] for name in attributes}
-    data["year"] = pa.array([year] * len(zones), pa.int32())
+    data["year"] = pa.repeat(pa.scalar(year, pa.int32()), len(zones))
     data["pixel_count"] = pa.array(pixel_count)
     data["valid_fraction"] = _nullable(valid_fraction, pa.float64())
     data["tile_count"] = pa.array(tile_count)
@@ -140,14 +140,15 @@ def part_table(
         data |= {f"{band}_count": pa.array(band_count[:, b]) for b, band in enumerate(columns.bands)}
     for stat in columns.stats:
         kind = columns.type_of(stat)
-        for b, band in enumerate(columns.bands):
-            data[f"{band}_{stat}"] = _nullable(statistics[stat][:, b], kind)
+        by_band = np.ascontiguousarray(statistics[stat].T, kind.to_pandas_dtype())
+        for band, values in zip(columns.bands, by_band, strict=True):
+            data[f"{band}_{stat}"] = _nullable(values, kind)
     data["bbox"], data["geometry"] = zones["bbox"], zones["geometry"]
     return pa.table(data)
 
 
-def _nullable(values: npt.NDArray[np.float64], kind: pa.DataType) -> pa.Array:
-    return pa.array(np.ascontiguousarray(values).astype(kind.to_pandas_dtype()), kind, mask=np.isnan(values))
+def _nullable(values: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:
+    return pa.array(values, kind, from_pandas=True)  # NaN becomes null
 
 
 def write_part(folder: Folder, name: str, table: pa.Table, crs: pyproj.CRS, about: Mapping[str, Any]) -> None:
@@ -171,27 +172,17 @@ def merge_parts(
     Columns ``{band}_count`` are left out where they say no more than
     `pixel_count` in any row. Memory: one row group and one part.
     """
-    counts = [f"{band}_count" for band in columns.bands if "count" not in columns.stats]
-    kinds: set[str] = set()
-    boxes = []
+    counts = {f"{band}_count" for band in columns.bands if "count" not in columns.stats}
+    schemas = [_schema(folder, part) for part in parts]
     differ = False
-    for part in parts:
-        table = _read(folder, part)
-        found, bounds = geoparquet.extent([table.select(["bbox", "geometry"])])
-        kinds |= found
-        if bounds is not None:
-            boxes.append(bounds)
-        differ |= any(c in table.column_names and not table[c].equals(table["pixel_count"]) for c in counts)
-        schema = table.schema
-    if not differ:
-        schema = pa.schema([f for f in schema if f.name not in counts])
-    values = np.array(boxes).reshape(-1, 4)
-    whole = np.array([*values[:, :2].min(axis=0), *values[:, 2:].max(axis=0)]) if len(values) else None
-    meta = geoparquet.metadata(crs, kinds, whole) | _about(about)
+    for part, own in zip(parts, schemas, strict=True):
+        if found := [name for name in own.names if name in counts]:
+            table = _read(folder, part, [*found, "pixel_count"])
+            differ |= any(not table[name].equals(table["pixel_count"]) for name in found)
+    schema = pa.schema([f for f in schemas[-1] if differ or f.name not in counts])
+    meta = geoparquet.metadata(crs, *geoparquet.joint_extent(own.metadata for own in schemas)) | _about(about)
     with target.create(name) as path, geoparquet.writer(path, schema, meta) as out:
-        for table in _regrouped(
-            (_read(folder, part).select(schema.names) for part in parts), TABLE_ROW_GROUP
-        ):
+        for table in _regrouped((_read(folder, part, schema.names) for part in parts), TABLE_ROW_GROUP):
             out.write_table(table, row_group_size=TABLE_ROW_GROUP)
 
 
@@ -210,10 +201,19 @@ def _regrouped(tables: Iterator[pa.Table], size: int) -> Iterator[pa.Table]:
         yield pa.concat_tables(held).combine_chunks()
 
 
-def _read(folder: Folder, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+def _schema(folder: Folder, name: str) -> pa.Schema:
+    with _open(folder, name) as file:
+        return file.schema_arrow
+
+
+def _read(folder: Folder, name: str, columns: Sequence[str]) -> pa.Table:
+    with _open(folder, name) as file:
+        return file.read(columns).select(columns).replace_schema_metadata(None)
+
+
+def _open(folder: Folder, name: str) -> Any:
     blob = folder.blob(name)
-    with pq.ParquetFile(Seekable(blob, blob.stat().size), pre_buffer=True) as file:
-        return file.read(columns).replace_schema_metadata(None)
+    return pq.ParquetFile(Seekable(blob, blob.stat().size), pre_buffer=True)
 
 
 def covered_zones(folder: Folder, parts: Sequence[str]) -> dict[str, int]:

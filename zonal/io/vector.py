@@ -25,6 +25,9 @@ from zonal.errors import InputError, first_line
 from zonal.io.geoparquet import PARQUET
 from zonal.io.ranges import Blob, Stat
 
+PLAIN = {"OFTString", "OFTInteger", "OFTInteger64", "OFTReal"}
+"""GDAL's types of fields that have one type in a frame, however they are read."""
+
 BLOCK = 8 * 2**20
 """Bytes of one request while a whole file is fetched."""
 
@@ -62,7 +65,7 @@ def read_zones(
             else:
                 if path.suffix.lower() == ".zip":
                     _check_zip(path, name)
-                frame = pyogrio.read_dataframe(path)
+                frame = _read_vector(path)
         except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
             reason = str(error).replace(str(path), name).split("\n")[0].split(";")[0]
             raise InputError(f"{name} cannot be read as zones: {reason}") from None
@@ -80,6 +83,22 @@ def read_zones(
             "drop or rename that one"
         )
     return frame.rename_geometry("geometry"), stat
+
+
+def _read_vector(path: Path) -> gpd.GeoDataFrame:
+    """Read a layer through Arrow, much faster, where that gives the same: plain fields, flat polygons."""
+    info = pyogrio.read_info(path)
+    plain = (
+        info["geometry_type"] in ("Polygon", "MultiPolygon")
+        and {*info.get("ogr_types", [None])} <= PLAIN
+        and {*info.get("ogr_subtypes", [None])} <= {"OFSTNone"}
+    )
+    if plain:
+        with contextlib.suppress(pa.ArrowException, OSError):  # the other way says what is wrong
+            frame = pyogrio.read_dataframe(path, use_arrow=True)
+            if len(frame) == info["features"]:
+                return frame
+    return pyogrio.read_dataframe(path)
 
 
 def read_index(

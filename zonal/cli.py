@@ -157,12 +157,17 @@ def run(
     json_logs: JsonLogs = False,
 ) -> None:
     """Run a workflow: zones and a raster in, one table out. Flags override the workflow."""
-    from zonal import engine as engines
+    from zonal.clusters import Starting
     from zonal.screen import screen
 
     settings = _settings(workflow, locals())
-    with screen(quiet=quiet, json_logs=json_logs) as notify:
-        results = engines.run(settings, fresh=fresh, notify=notify)
+    with (
+        screen(quiet=quiet, json_logs=json_logs) as notify,
+        Starting(settings.cluster, settings.workers, settings.threads) as runner,
+    ):
+        from zonal import engine as engines  # a second or two, in which workers start
+
+        results = engines.run(settings, fresh=fresh, notify=notify, runner=runner)
     if not quiet:
         for result in results:
             zones_of = result.manifest["zones"]

@@ -347,14 +347,11 @@ def _warnings(zones: dict[str, Any]) -> Iterator[str]:
 
 def _probe(runner: Runner, job: Job) -> None:
     """Find workers that do not see the staged zones, before any work."""
-    seen = runner.everywhere(_sees, job.stage.folder)
+    # A method of Folder: a function of this module would make each worker load all that the driver needs.
+    seen = runner.everywhere(job.stage.folder.exists, STAGE)
     blind = [name for name, value in seen.items() if not value]
     if blind:
         raise InputError(
             f"worker {blind[0]} does not see {job.stage.folder.shown()}; "
             "choose an --output that every worker reaches"
         )
-
-
-def _sees(folder: Folder) -> bool:
-    return folder.exists(STAGE)

@@ -1,18 +1,33 @@
 """What a worker loads before its first task: ``dask worker --preload zonal.preload``.
 
-Knows what tasks import and which loops they run. Without it the first task of
-every worker would do this instead; the workers that zonal starts have it.
+Knows what tasks import, some of it not before it is used, and which loops they
+run. Without it the first task of every worker would do this instead; the workers
+that zonal starts have it.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+MEMORY = 128 * 2**20
+"""Bytes a thread: the pixels of an AEF chunk, and as much for coverage, moments and tables."""
+
 
 def dask_setup(worker: Any) -> None:
     """Import what tasks import, and fetch the compiled loops from numba's cache."""
+    import fsspec
+    import imagecodecs
+    import numpy as np
+    import pyarrow.parquet
+
     import zonal.io.cog
     import zonal.work  # noqa: F401
     from zonal.stats.preload import preload
 
     preload()
+    imagecodecs.zstd_decode(imagecodecs.zstd_encode(b"codecs are loaded when they are used"))
+    fsspec.filesystem("file")
+    pyarrow.table({"pandas": np.zeros(1)}).schema.pandas_metadata  # noqa: B018
+    # The first touch of a page is slow, most of all on a virtual machine: 64 MB took a chunk's decoding three
+    # times over. What a thread will need is touched now, while zones are staged.
+    np.ones(worker.state.nthreads * MEMORY, np.uint8)

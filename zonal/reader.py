@@ -9,15 +9,16 @@ from __future__ import annotations
 import pickle
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 
-from zonal.errors import InputError
+from zonal.errors import InputError, ZonalError
 from zonal.grid import Grid
-from zonal.io.ranges import Blob
+from zonal.io.ranges import Blob, RetryPolicy
 from zonal.io.raster import DecodeRule, Raster, Stat
 from zonal.tiles import Tile
 
@@ -62,7 +63,7 @@ class Reader:
         ------
         InputError
             If the file has other bands or another nodata than the source, or is not the one that
-            `stat` tells of (with a `header` nobody looks: see `unchanged`).
+            `stat` tells of (with a `header` nobody looks: see `check_unchanged`).
         """
         if header is not None and stat is not None:
             from zonal.io.cog import Cog
@@ -76,10 +77,22 @@ class Reader:
         self.check(raster)
         return raster
 
-    def unchanged(self, url: str, stat: Stat) -> None:
+    def check_unchanged(self, url: str, stat: Stat) -> None:
         """Raise InputError if a tile is not any more the file (size, version) that it was."""
         blob = Blob(url, self.options)
         if blob.stat() != stat:
+            raise _replaced(blob.name)
+
+    def blame_replacement(self, url: str, stat: Stat) -> None:
+        """After a failure: raise InputError if the tile was replaced, which says more than what came of it.
+
+        Asks once; where there is no answer, the failure at hand is the one to tell.
+        """
+        blob = Blob(url, self.options, RetryPolicy(attempts=1))
+        now = stat
+        with suppress(ZonalError):
+            now = blob.stat()
+        if now != stat:
             raise _replaced(blob.name)
 
     def check(self, raster: Raster) -> None:

@@ -173,7 +173,7 @@ class Settings(BaseModel):
     storage_options: dict[str, dict[str, Any]] = Field(default_factory=dict, repr=False)
     part_zones: _Count = 10_000
     part_chunks: _Count = 64
-    unit_chunks: _Count = 4
+    unit_chunks: _Count = 8
 
     @field_validator("state", mode="before")
     @classmethod

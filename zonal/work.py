@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,10 +17,11 @@ import numpy.typing as npt
 import pyproj
 import shapely
 
+from zonal.chunks import Scratch, decoded
 from zonal.errors import InputError, ZonalError
 from zonal.grid import Bounds, Grid
 from zonal.io.folder import Folder
-from zonal.io.raster import Pixels, Stat, Stored
+from zonal.io.raster import Stat
 from zonal.io.stage import AREA, Stage
 from zonal.io.table import Columns, part_table, write_part
 from zonal.pieces import Geometries, Pieces, areas
@@ -55,6 +56,8 @@ class Job:
         Metadata of every file written.
     stats : tuple of Stat
         Size and version of each tile when the run was planned; empty to take the files as they are.
+    scratch : Scratch
+        Memory that units of one worker thread share.
     """
 
     stage: Stage
@@ -68,6 +71,7 @@ class Job:
     year: int | None
     about: dict[str, Any]
     stats: tuple[Stat, ...] = ()
+    scratch: Scratch = field(default_factory=Scratch, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +98,6 @@ def run_unit(
     job: Job, unit: Unit, zones: Sequence[tuple[int, int]], header: Any = None
 ) -> tuple[UnitReport, list[Moments | None]]:
     """Fetch, decode and reduce the chunks of a unit.
-
-    Memory: the pixels of one chunk and the stored bytes of two, all of it used again for the
-    next chunk.
 
     Parameters
     ----------
@@ -125,48 +126,33 @@ def run_unit(
         raise InputError(
             f"tile {raster.name}: its header is not the one the plan was made from; was it replaced?"
         )
-    # Not waited for when this thread fails or is interrupted.
-    ahead = ThreadPoolExecutor(1)
+    grids = [tile.grid.chunk(chunk) for chunk in unit.chunks]
+    unchanged = partial(job.reader.check_unchanged, url, raster.stat)
+    found: list[Moments] = []
+    fetched = 0
     try:
-        coming = ahead.submit(raster.fetch, unit.chunks[0])
-        grids = [tile.grid.chunk(chunk) for chunk in unit.chunks]
-        pieces, numbers, staged = _pieces(job, unit, _around(grids))
-        bounds = shapely.bounds(pieces.geometry)
-        found: list[Moments] = []
-        fetched = 0
-        stored: Stored | None = None
-        pixels: Pixels | None = None
-        for at, (chunk, grid) in enumerate(zip(unit.chunks, grids, strict=True)):
-            spare, stored = stored, coming.result()
-            # The next chunk is in flight while this one is decoded and reduced; no more, to bound memory.
-            if at + 1 < len(unit.chunks):
-                coming = ahead.submit(raster.fetch, unit.chunks[at + 1], spare)
-            elif stat is not None:
-                same = ahead.submit(job.reader.unchanged, url, stat)
-            fetched += stored.nbytes
-            pixels = raster.decode(stored, pixels)
-            here = _meets(bounds, grid.bounds)
-            coverage = cover(pieces.geometry[here], grid, job.coverage, job.engine)
-            moments = accumulate(
-                pixels.values,
-                pixels.valid,
-                coverage,
-                zone=pieces.zone[here],
-                piece=numbers[here],
-                tile=unit.tile,
-                chunk=chunk,
-                extremes=bool(EXTREMES & {*job.columns.stats}),
-                kept=_held(pieces.geometry[here], coverage, grid),
-            )
-            found.append(moments)
-        if stat is not None:
-            same.result()
+        with decoded(raster, unit.chunks, job.scratch, unchanged) as coming:
+            pieces, numbers, staged = _pieces(job, unit, _around(grids))
+            bounds = shapely.bounds(pieces.geometry)
+            for chunk, grid, (nbytes, pixels) in zip(unit.chunks, grids, coming, strict=True):
+                fetched += nbytes
+                here = _meets(bounds, grid.bounds)
+                coverage = cover(pieces.geometry[here], grid, job.coverage, job.engine)
+                moments = accumulate(
+                    pixels.values,
+                    pixels.valid,
+                    coverage,
+                    zone=pieces.zone[here],
+                    piece=numbers[here],
+                    tile=unit.tile,
+                    chunk=chunk,
+                    extremes=bool(EXTREMES & {*job.columns.stats}),
+                    kept=_held(pieces.geometry[here], coverage, grid),
+                )
+                found.append(moments)
     except ZonalError:
-        if stat is not None:
-            job.reader.unchanged(url, stat)  # if it was replaced, that says more than what came of it
+        job.reader.blame_replacement(url, raster.stat)
         raise
-    finally:
-        ahead.shutdown(wait=False, cancel_futures=True)
     all_moments = concat(found)
     served: list[Moments | None] = []
     for start, stop in zones:

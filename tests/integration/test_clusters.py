@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,7 +17,7 @@ from pathlib import Path
 import pytest
 from servers import LOOPBACK, clean_environment
 
-from zonal.clusters import connect
+from zonal.clusters import Starting, connect
 from zonal.errors import InputError, StoreError
 
 pytestmark = pytest.mark.timeout(60)
@@ -86,6 +88,38 @@ def test_a_scheduler_that_dies_before_the_first_task_is_the_same_sentence(
         cluster.scheduler.wait()
         runner.everywhere(os.getpid)
     assert "Traceback" not in caplog.text
+
+
+def test_a_scheduler_that_dies_before_anybody_asked_is_the_same_sentence(cluster: Cluster) -> None:
+    with (
+        pytest.raises(StoreError, match=r"scheduler tcp:.* was lost.*the same command goes on"),
+        Starting(cluster.address, None, None) as runner,
+    ):
+        assert "Dask workers: " in runner.described
+        cluster.scheduler.kill()
+        cluster.scheduler.wait()
+        time.sleep(0.5)
+        runner.everywhere(os.getpid)
+
+
+def test_a_cluster_that_nobody_waited_for_goes_away_by_itself() -> None:
+    began = time.monotonic()
+    with Starting("local", 1, 1):
+        pass
+    assert time.monotonic() - began < 1  # it was not waited for
+    deadline = time.monotonic() + 60
+    while any(t.name == "zonal-cluster" for t in threading.enumerate()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert not [child for child in multiprocessing.active_children() if child.is_alive()]
+
+
+def test_what_is_wrong_with_a_cluster_is_said_when_it_is_first_needed() -> None:
+    with (
+        Starting(f"tls://{LOOPBACK}:1", None, None) as runner,
+        pytest.raises(InputError, match="no certificates"),
+    ):
+        runner.everywhere(os.getpid)
 
 
 def test_a_tls_address_without_certificates_is_refused_at_once() -> None:

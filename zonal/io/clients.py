@@ -16,7 +16,7 @@ from typing import Any
 from zonal.credentials import scrub_urls
 
 CONNECTIONS = 128
-"""Of a process to one store: the 64 ranges of a chunk for each of two threads. More wait in line."""
+"""Of a process to one store: the 64 ranges of two chunks. Those of more threads wait in line."""
 
 PACE = 0.002
 """Seconds between two new connections. A plain server's queue may hold 5 that it has not accepted yet; when
@@ -90,7 +90,8 @@ async def _session(**options: Any) -> Any:
 
     trace = aiohttp.TraceConfig()
     trace.on_connection_create_start.append(wait)
-    options.setdefault("connector", aiohttp.TCPConnector(limit=CONNECTIONS))
+    if "connector" not in options:
+        options["connector"] = aiohttp.TCPConnector(limit=CONNECTIONS)
     options["trace_configs"] = [*(options.get("trace_configs") or ()), trace]
     return aiohttp.ClientSession(**options)
 

@@ -6,7 +6,7 @@ Knows codecs, predictors and the two decode rules; the directory is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,22 +29,36 @@ _CHUNK_BYTES = 64 * 1024 * 1024  # ...or up to here, as many as an AEF chunk has
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """The stored bytes of one chunk, plane by plane and in each plane strip by strip.
+    """The stored bytes of one chunk.
 
     Parameters
     ----------
     chunk : int
-    blocks : tuple of bytes or memoryview
+    blocks : iterable of bytes or memoryview
+        Plane by plane, and in each plane strip by strip.
     nbytes : int
         Bytes read, those between merged ranges too.
-    room : memoryview or None
-        Memory that blocks of a file of this machine lie in.
     """
 
     chunk: int
-    blocks: tuple[bytes | memoryview, ...]
+    blocks: Iterable[bytes | memoryview]
     nbytes: int = 0
-    room: memoryview | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _OnDisk:
+    """Blocks of a file of this machine, read one by one as they are decoded.
+
+    They are in the kernel's memory by then. A megabyte that goes from there to the decoder stays in
+    the processor's cache; a whole chunk's forty would be forty more megabytes of memory a thread, twice.
+    """
+
+    blob: Blob
+    ranges: Sequence[tuple[int, int]]
+
+    def __iter__(self) -> Iterator[bytes | memoryview]:
+        for wanted in self.ranges:
+            yield self.blob.views([wanted])[0]
 
 
 class Cog:
@@ -83,8 +97,6 @@ class Cog:
             row_bytes = layout.width * layout.bands * layout.dtype.itemsize
             rows *= max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // row_bytes) // rows)
         self._strips = rows // layout.block_height
-        stored = layout.counts.sum(axis=0)
-        self._longest = int(np.add.reduceat(stored, np.arange(0, len(stored), self._strips)).max())
         self._nodata = _nodata(layout, self.name)
         stated = (layout.nodata or "").strip()  # a number, or the line above had refused it
         self.nodata = (float(stated) if stated else None,) * layout.bands
@@ -147,14 +159,8 @@ class Cog:
         """Return the stored (compressed) bytes of a chunk, all bands."""
         return int(self._layout.counts[:, self._blocks(chunk)].sum())
 
-    def fetch(self, chunk: int, reuse: Fetched | None = None) -> Fetched:
-        """Read the stored bytes of a chunk (I/O only).
-
-        Parameters
-        ----------
-        chunk : int
-        reuse : Fetched, optional
-            Of an earlier chunk, not needed any more: its memory may be written over.
+    def fetch(self, chunk: int) -> Fetched:
+        """Read the stored bytes of a chunk (I/O only); of a local file, have the kernel read them.
 
         Raises
         ------
@@ -168,12 +174,10 @@ class Cog:
         counts = self._layout.counts[:, blocks].ravel().tolist()
         ranges = list(zip(offsets, counts, strict=True))
         nbytes = sum(request.end - request.start for request in self.blob.requests(ranges))
-        room = None
-        if self.blob.local:  # what comes over a network has memory of the client's
-            room = reuse.room if reuse is not None else None
-            if room is None or len(room) < sum(counts):
-                room = np.empty(self._longest, np.uint8).data
-        return Fetched(chunk, tuple(self.blob.views(ranges, room)), nbytes, room)
+        if self.blob.local:
+            self.blob.foresee(ranges)
+            return Fetched(chunk, _OnDisk(self.blob, ranges), nbytes)
+        return Fetched(chunk, self.blob.views(ranges), nbytes)
 
     def decode(self, fetched: Fetched, reuse: Pixels | None = None) -> Pixels:
         """Turn what `fetch` returned into pixels (CPU only).
@@ -220,7 +224,7 @@ class Cog:
             stored = reuse.values[..., np.newaxis]
         else:
             stored = np.empty(shape, native)
-        strips = len(fetched.blocks) // planes
+        strips = -(-rows // layout.block_height)
         for index, block in enumerate(fetched.blocks):
             plane, strip = divmod(index, strips)
             top = strip * layout.block_height

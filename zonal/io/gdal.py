@@ -145,8 +145,8 @@ class GdalRaster:
         place = self.grid.chunk(chunk)
         return len(self.bands) * place.width * place.height * (self._dtype.itemsize + 1)
 
-    def fetch(self, chunk: int, reuse: Fetched | None = None) -> Fetched:
-        """Read a window with its masks (GDAL decodes as it reads), into new memory.
+    def fetch(self, chunk: int) -> Fetched:
+        """Read a window with its masks (GDAL decodes as it reads).
 
         Raises
         ------

@@ -95,12 +95,14 @@ def joint_extent(metas: Iterable[Mapping[bytes, bytes]]) -> tuple[set[str], npt.
     return kinds, np.array([*boxes[:, :2].min(axis=0), *boxes[:, 2:].max(axis=0)])
 
 
-def writer(path: Path, schema: pa.Schema, meta: Mapping[bytes, bytes]) -> pq.ParquetWriter:
+def writer(
+    path: Path, schema: pa.Schema, meta: Mapping[bytes, bytes], compression: str = "zstd"
+) -> pq.ParquetWriter:
     """Open a Parquet writer with the settings that all of zonal's files share."""
     return pq.ParquetWriter(
         path,
         schema.with_metadata(dict(meta)),
-        compression="zstd",
+        compression=compression,
         # Measured numbers and shapes hardly ever repeat: a dictionary of them takes half of the time
         # that writing takes, and room.
         use_dictionary=[f.name for f in schema if not _unlike(f.type)],

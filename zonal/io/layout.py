@@ -46,7 +46,7 @@ class Layout:
         Blocks are tiles, else strips of full width.
     block_width, block_height : int
         Pixels of a block; strips: of the full width.
-    offsets, counts : uint64 ndarray[plane, block]
+    offsets, counts : uint64, uint32 ndarray[plane, block]
         Place and length of each block's bytes; one plane unless `planar`.
         Count 0: the block is nodata.
     crs : str
@@ -72,7 +72,7 @@ class Layout:
     block_width: int
     block_height: int
     offsets: npt.NDArray[np.uint64]
-    counts: npt.NDArray[np.uint64]
+    counts: npt.NDArray[np.uint32]
     crs: str
     x0: float
     y0: float
@@ -147,9 +147,10 @@ def read_layout(blob: Blob, size: int, *, masks: bool = True) -> Layout:
     blocks = math.ceil(width / block_width) * math.ceil(height / block_height)
     planes = bands if planar == 2 else 1
     codes = (Tag.TILE_OFFSETS, Tag.TILE_COUNTS) if tiled else (Tag.STRIP_OFFSETS, Tag.STRIP_COUNTS)
-    offsets, counts = (_table(tags, code, planes, blocks) for code in codes)
+    offsets, lengths = (_table(tags, code, planes, blocks) for code in codes)
     plane_bytes = block_width * block_height * dtype.itemsize * (1 if planar == 2 else bands)
-    _check_table(name, offsets, counts, size, plane_bytes)
+    _check_table(name, offsets, lengths, size, plane_bytes)
+    counts = lengths.astype(np.uint32)  # they fit, now that they are checked; headers travel to workers
     names, scales, shifts = _band_metadata(tags, bands)
     x0, y0, dx, dy, crs = _placement(tags)
     return Layout(

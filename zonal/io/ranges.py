@@ -6,12 +6,13 @@ Every range arrives exactly as long as asked, or an error names it.
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -122,14 +123,6 @@ def coalesce(ranges: Sequence[tuple[int, int]], gap: int = GAP, longest: int = L
     return merged
 
 
-def _places(room: memoryview | None, lengths: Sequence[int]) -> list[memoryview]:
-    """Give each length its own stretch of memory: of the room where all fit into it, else new."""
-    if room is None or len(room) < sum(lengths):
-        return [memoryview(bytearray(length)) for length in lengths]
-    ends = list(accumulate(lengths))
-    return [room[end - length : end] for end, length in zip(ends, lengths, strict=True)]
-
-
 class Blob:
     """The bytes behind a path or URL, read by ranges; safe to share between threads.
 
@@ -228,35 +221,18 @@ class Blob:
         # A seek costs nothing on a disk: there, only overlaps are worth joining.
         return coalesce(ranges, gap=0 if self.local else GAP)
 
-    def views(
-        self, ranges: Sequence[tuple[int, int]], room: memoryview | None = None
-    ) -> list[bytes | memoryview]:
-        """Read byte ranges like `read`, without copying any byte once it is here.
+    def views(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | memoryview]:
+        """Read byte ranges like `read`, without copying a byte once it is here.
 
-        Parameters
-        ----------
-        ranges : sequence of (offset, length)
-        room : memoryview of bytes, optional
-            A file of this machine is read into it, if it has room for all ranges.
-
-        Returns
-        -------
-        list of bytes or memoryview
-            Views share the memory of a merged request, or `room`.
+        Ranges that share a request are views of one memory.
         """
         merged = self.requests(ranges)
         if self._size is not None:
             for request in merged:
                 self._check_end(request, self._size)
         names = [f"bytes {request.start} to {request.end}" for request in merged]
-        answers: Sequence[bytes | memoryview]
-        if self.local:
-            places = _places(room, [request.end - request.start for request in merged])
-            answers = self._persist(
-                lambda todo: self._ask_local([merged[i] for i in todo], [places[i] for i in todo]), names
-            )
-        else:
-            answers = self._persist(lambda todo: self._ask_remote([merged[i] for i in todo]), names)
+        ask = self._ask_local if self.local else self._ask_remote
+        answers = self._persist(lambda todo: ask([merged[i] for i in todo]), names)
         pieces: list[bytes | memoryview] = [b""] * len(ranges)
         for request, answer in zip(merged, answers, strict=True):
             for index in request.members:
@@ -264,6 +240,23 @@ class Blob:
                 at = offset - request.start
                 pieces[index] = answer if length == len(answer) else memoryview(answer)[at : at + length]
         return pieces
+
+    def foresee(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Have the kernel read ranges of a file of this machine into its own memory, without waiting for it.
+
+        Raises
+        ------
+        InputError
+            The file is missing, or ends before a range does.
+        """
+        self.stat()
+        for request in (requests := self.requests(ranges)):
+            self._check_end(request, self._size or 0)
+        if hasattr(os, "posix_fadvise"):  # only advice: whoever reads the ranges gets them anyway
+            with suppress(OSError), Path(self.path).open("rb", buffering=0) as file:
+                for request in requests:
+                    length = request.end - request.start
+                    os.posix_fadvise(file.fileno(), request.start, length, os.POSIX_FADV_WILLNEED)
 
     def _persist(self, ask: Callable[[list[int]], Sequence[T | Exception]], names: list[str]) -> list[T]:
         """Ask for items 0..n until each is there; only those that failed are asked for again."""
@@ -315,20 +308,20 @@ class Blob:
         etag = next((str(info[key]) for key in keys if info.get(key)), "")
         return Stat(int(info["size"]), etag)
 
-    def _ask_local(
-        self, requests: list[Merged], places: list[memoryview]
-    ) -> Sequence[memoryview | Exception]:
-        answers = []
+    def _ask_local(self, requests: list[Merged]) -> list[bytes | Exception]:
+        answers: list[bytes | Exception] = []
         try:
             with Path(self.path).open("rb", buffering=0) as file:
-                for request, place in zip(requests, places, strict=True):
+                for request in requests:
                     file.seek(request.start)
-                    filled = 0
-                    while filled < len(place) and (count := file.readinto(place[filled:])):
-                        filled += count  # one call gives 2 GiB at most
-                    if filled < len(place):
-                        self._check_end(request, request.start + filled)
-                    answers.append(place)
+                    parts = []
+                    left = request.end - request.start
+                    while left and (part := file.read(left)):  # one call gives 2 GiB at most
+                        parts.append(part)
+                        left -= len(part)
+                    if left:
+                        self._check_end(request, request.end - left)
+                    answers.append(parts[0] if len(parts) == 1 else b"".join(parts))
         except OSError as exc:
             return [exc] * len(requests)
         self._count(requests=len(requests), received=sum(r.end - r.start for r in requests))

@@ -2,8 +2,8 @@
 
 A new format is one class with these members. Fetching (I/O) and decoding
 (CPU) are apart, so that the next chunk can be in flight while this one is
-decoded; neither knows what the pixels are for. Memory that the caller has no
-more use for is offered for reuse: a chunk's is 64 MB, and fresh pages cost as
+decoded; neither knows what the pixels are for. Pixels that the caller has no
+more use for are offered for reuse: a chunk's are 64 MB, and fresh pages cost as
 much as reading it.
 """
 
@@ -145,8 +145,8 @@ class Raster(Protocol):
     def chunk_bytes(self, chunk: int) -> int:
         """Bytes of a chunk as stored, as far as the header tells; what `fetch` will hold."""
 
-    def fetch(self, chunk: int, reuse: Any = None) -> Stored:
-        """Read the stored bytes of a chunk (I/O only); may write them over those of `reuse`."""
+    def fetch(self, chunk: int) -> Stored:
+        """Read the stored bytes of a chunk (I/O only)."""
 
     def decode(self, fetched: Any, reuse: Pixels | None = None) -> Pixels:
         """Turn what `fetch` returned into pixels (CPU only); may write them over those of `reuse`."""

@@ -267,7 +267,7 @@ def _write_zones(folder: Folder, number: int, frame: gpd.GeoDataFrame, size: int
     meta = geoparquet.metadata(pyproj.CRS(frame.crs), kinds, bounds)
     with (
         folder.create(_zones_name(number)) as path,
-        geoparquet.writer(path, table.schema, meta) as out,
+        geoparquet.writer(path, table.schema, meta, "lz4") as out,
     ):
         for start in range(0, len(frame), size):
             out.write_table(table.slice(start, size), row_group_size=size)
@@ -304,7 +304,7 @@ def _write_pieces(
     starts = np.searchsorted(joined.zone, np.arange(0, len(frame) + size, size))
     with (
         folder.create(_pieces_name(number)) as path,
-        geoparquet.writer(path, PIECES, {}) as out,
+        geoparquet.writer(path, PIECES, {}, "lz4") as out,
     ):
         for start, stop in pairwise(starts):
             # One row group for each of the zones', also where no piece is left of them.

@@ -1,7 +1,7 @@
 """Compiled loops over the pixels of one chunk, and over the rows of moments.
 
-Spans and edges come row by row, and so the kernels walk their chunk. The order of
-float additions is part of the contract.
+Spans and edges come row by row; the order of float additions is part of the contract.
+Numba infers the arguments' types: what they are called and hold is told in moments.py.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ import numpy as np
 
 from zonal.stats.compiling import compiled, inlined
 
-kernel: Any = compiled
-"""Numba infers the arguments' types; what they are called and hold is told once, in moments.py."""
+kernel: Any = compiled  # without types: see above
 
 _HALF, _QUARTER, _EIGHTH = np.uint64(32), np.uint64(16), np.uint64(8)
 _HALVES = np.uint64(0x00000000FFFFFFFF)

@@ -1,4 +1,4 @@
-"""What both sweeps of scanline.py share: marks on touched cells, and output row by row.
+"""What the sweeps of scanline.py and centres.py share: marks on touched cells, and output row by row.
 
 Knows bits, columns and rows; knows no geometry.
 """

@@ -2,9 +2,11 @@
 PYTHON ?= python3
 # Two processes; the tests of one file stay together, for the sake of their shared runs.
 PYTEST_ARGS ?= -n 2 --dist loadfile
+# For bench and bench-scale: --small, --only NAME..., --json FILE; --help lists them.
+BENCH_ARGS ?=
 BIN := .venv/bin
 
-.PHONY: install demo test lint lock clean
+.PHONY: install demo test lint lock clean bench bench-scale
 
 install: .venv/installed
 
@@ -28,11 +30,25 @@ lint: install
 test: lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+bench: install .venv/peers
+	$(BIN)/python -m benchmarks.bench $(BENCH_ARGS)
+
+bench-scale: install
+	$(BIN)/python -m benchmarks.scale $(BENCH_ARGS)
+
+# What zonal is measured beside; nothing else needs it.
+.venv/peers: benchmarks/requirements.lock .venv/installed
+	$(BIN)/python -m pip install --quiet --no-deps --requirement benchmarks/requirements.lock
+	touch $@
+
 # After a change of pyproject.toml's dependencies. Needs uv, which resolves for all platforms at once.
+# The second lock holds what the peers need and the first one has not.
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 \
+  --no-emit-index-url --no-emit-find-links --no-header --no-annotate
 lock:
-	uv pip compile --quiet --universal --python-version 3.11 --all-extras --upgrade \
-	  --no-emit-index-url --no-emit-find-links --no-header --no-annotate \
-	  pyproject.toml --output-file requirements.lock
+	$(COMPILE) --extra dev --upgrade pyproject.toml --output-file requirements.lock
+	$(COMPILE) --extra bench --constraint requirements.lock pyproject.toml \
+	  | grep -vxFf requirements.lock > benchmarks/requirements.lock
 
 clean:
-	rm -rf .venv build dist zonal-demo zonal-out
+	rm -rf .venv build dist zonal-demo zonal-out benchmarks/.scene

@@ -161,11 +161,9 @@ def run(
     from zonal.screen import screen
 
     settings = _settings(workflow, locals())
-    with (
-        screen(quiet=quiet, json_logs=json_logs) as notify,
-        Starting(settings.cluster, settings.workers, settings.threads) as runner,
-    ):
-        from zonal import engine as engines  # a second or two, in which workers start
+    starting = Starting(settings.cluster, settings.workers, settings.threads)
+    with starting as runner, screen(quiet=quiet, json_logs=json_logs) as notify:
+        from zonal import engine as engines  # takes its time, in which workers start
 
         results = engines.run(settings, fresh=fresh, notify=notify, runner=runner)
     if not quiet:

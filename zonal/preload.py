@@ -14,7 +14,7 @@ MEMORY = 128 * 2**20
 
 
 def dask_setup(worker: Any) -> None:
-    """Import what tasks import, and fetch the compiled loops from numba's cache."""
+    """Import what tasks import, fetch the compiled loops from numba's cache, and touch `MEMORY` a thread."""
     import fsspec
     import imagecodecs
     import numpy as np
@@ -30,4 +30,4 @@ def dask_setup(worker: Any) -> None:
     pyarrow.table({"pandas": np.zeros(1)}).schema.pandas_metadata  # noqa: B018
     # The first touch of a page is slow, most of all on a virtual machine: 64 MB took a chunk's decoding three
     # times over. What a thread will need is touched now, while zones are staged.
-    np.ones(worker.state.nthreads * MEMORY, np.uint8)
+    np.ones(worker.state.nthreads * MEMORY, np.uint8)  # and given back

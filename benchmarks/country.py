@@ -280,7 +280,8 @@ def measure(args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     parts = Folder(str(scratch / "parts"))
     job = Job(staged, parts, reader, plan.tiles, urls, columns, "fractional", "native", YEAR, {}, stats)
     # As large as the headers of real tiles, which travel with the graph: where each band's chunks are.
-    headers = [np.zeros((2, len(source.bands), tile.grid.chunk_count), np.uint64) for tile in plan.tiles]
+    place_and_length = np.dtype([("offset", "<u8"), ("count", "<u4")])
+    headers = [np.zeros((len(source.bands), tile.grid.chunk_count), place_and_length) for tile in plan.tiles]
     wiring = wire(plan, job, headers, (), "benchmark")
     graph = len(pickle.dumps(wiring.graph, protocol=5))
     read = staged.report["read"]

@@ -196,7 +196,7 @@ class Starting:
         return self._coming.result().everywhere(function, *arguments)
 
 
-MEMORY = {"MALLOC_MMAP_THRESHOLD_": 32 * 2**20, "MALLOC_TRIM_THRESHOLD_": 256 * 2**20}
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": 32 * 2**20, "MALLOC_TRIM_THRESHOLD_": 256 * 2**20}
 """Environment of workers. Dask's own has glibc give back all memory over 64 KB at once; every array of every
 chunk is then made of fresh pages, which costs a tenth of the time."""
 
@@ -258,7 +258,7 @@ def connect(address: str, workers: int | None, threads: int | None) -> Iterator[
     preload = dask.config.get("distributed.worker.preload")
     with (
         dask.config.set(
-            {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in MEMORY.items()}
+            {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in ALLOCATOR.items()}
         ),
         LocalCluster(
             n_workers=processes,

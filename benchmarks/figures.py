@@ -139,7 +139,8 @@ def tasks(folder: Path) -> dict[str, Any]:
     from benchmarks.peers import zonal_settings
     from benchmarks.scene import scene
     from zonal import engine
-    from zonal.clusters import connect, default_workers
+    from zonal.clusters import connect
+    from zonal.local import default_workers
 
     on = scene(folder, 8, 192, 300, tiles=3, drawn=1)
     processes, threads = default_workers(None, None)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from zonal.cli import spread
+from zonal.words import spread
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ Heavy imports happen inside the commands, so that ``zonal --help`` is quick.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ import typer
 
 from zonal.ending import Stopped, fail, fail_as_bug, leave, stop, tell
 from zonal.errors import UsageError, ZonalError
+from zonal.words import spread
 
 if TYPE_CHECKING:
     from zonal.settings import Settings
@@ -158,13 +160,20 @@ def run(
 ) -> None:
     """Run a workflow: zones and a raster in, one table out. Flags override the workflow."""
     from zonal.clusters import Starting
+    from zonal.local import fork_from_a_server
+
+    gc.disable()  # what imports make stays: looking for garbage in it takes a tenth of the start
+    settings = _settings(workflow, locals())
+    if settings.cluster == "local":
+        fork_from_a_server()
     from zonal.screen import screen
 
-    settings = _settings(workflow, locals())
     starting = Starting(settings.cluster, settings.workers, settings.threads)
     with starting as runner, screen(quiet=quiet, json_logs=json_logs) as notify:
         from zonal import engine as engines  # takes its time, in which workers start
 
+        gc.freeze()
+        gc.enable()
         results = engines.run(settings, fresh=fresh, notify=notify, runner=runner)
     if not quiet:
         for result in results:
@@ -341,40 +350,6 @@ def catalog_check(
             worst = max(worst, error.exit_code)
     if worst:
         raise typer.Exit(worst)
-
-
-SEVERAL = frozenset({"--raster", "--state", "--county"})
-"""Options that take several values: repeated, or one after the other."""
-
-
-def spread(words: list[str]) -> list[str]:
-    """Repeat an option of several values before each: ``--raster a b`` is ``--raster a --raster b``.
-
-    A workflow (a YAML file, or a bundled name) after them is not one of their values. Other commands
-    than `run` and `plan` have no such options.
-    """
-    if words[:1] not in (["run"], ["plan"]):
-        return words
-    found: list[str] = []
-    option = None
-    for at, word in enumerate(words):
-        if word == "--":
-            return found + words[at:]
-        if word.startswith("-"):
-            option = word if word in SEVERAL else None
-        elif option is not None and words[at - 1] != option:
-            if _is_workflow(word):
-                option = None
-            else:
-                found.append(option)
-        found.append(word)
-    return found
-
-
-def _is_workflow(word: str) -> bool:
-    from zonal.workflows import workflow_names
-
-    return word.lower().endswith((".yaml", ".yml")) or word in workflow_names()
 
 
 def main() -> NoReturn:

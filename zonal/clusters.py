@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from zonal.errors import InputError, StoreError, ZonalError, first_line
+from zonal.local import local_cluster
 
 
 class Runner(Protocol):
@@ -196,19 +196,6 @@ class Starting:
         return self._coming.result().everywhere(function, *arguments)
 
 
-ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": 32 * 2**20, "MALLOC_TRIM_THRESHOLD_": 256 * 2**20}
-"""Environment of workers. Dask's own has glibc give back all memory over 64 KB at once; every array of every
-chunk is then made of fresh pages, which costs a tenth of the time."""
-
-
-def default_workers(workers: int | None, threads: int | None) -> tuple[int, int]:
-    """Choose processes, and threads a process, where the settings leave them open: four threads share one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if workers is None:
-        workers = max(1, cores // (threads or min(cores, 4)))
-    return workers, threads or max(1, cores // workers)
-
-
 @contextlib.contextmanager
 def connect(address: str, workers: int | None, threads: int | None) -> Iterator[Runner]:
     """Start workers on this machine, or find a scheduler at an address.
@@ -225,8 +212,7 @@ def connect(address: str, workers: int | None, threads: int | None) -> Iterator[
     InputError
         If no scheduler answers, or it has no workers, or certificates are wanted for it.
     """
-    import dask
-    from distributed import Client, LocalCluster, Security
+    from distributed import Client, Security
 
     if address != "local":
         # Dask would try for as long as it waits for a scheduler, and end with a TypeError.
@@ -254,25 +240,7 @@ def connect(address: str, workers: int | None, threads: int | None) -> Iterator[
                 with contextlib.suppress(TimeoutError):
                     client.close(timeout=2)
         return
-    processes, per_process = default_workers(workers, threads)
-    preload = dask.config.get("distributed.worker.preload")
-    with (
-        dask.config.set(
-            {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in ALLOCATOR.items()}
-        ),
-        LocalCluster(
-            n_workers=processes,
-            threads_per_worker=per_process,
-            processes=True,
-            host="127.0.0.1",
-            # Loopback only, on a free port: two runs on one machine do not meet.
-            dashboard_address="127.0.0.1:0",
-            # What goes wrong in a task comes back as its error; the rest is noise of workers being closed.
-            silence_logs=logging.CRITICAL,
-            preload=[*([preload] if isinstance(preload, str) else preload), "zonal.preload"],
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
+    with local_cluster(workers, threads) as cluster, Client(cluster, set_as_default=False) as client:
         yield Distributed(client)
 
 

@@ -7,27 +7,38 @@ that zonal starts have it.
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 MEMORY = 128 * 2**20
 """Bytes a thread: the pixels of an AEF chunk, and as much for coverage, moments and tables."""
 
 
-def dask_setup(worker: Any) -> None:
-    """Import what tasks import, fetch the compiled loops from numba's cache, and touch `MEMORY` a thread."""
+def load() -> None:
+    """Import what tasks import, and fetch the compiled loops from numba's cache."""
     import fsspec
     import imagecodecs
     import numpy as np
     import pyarrow.parquet
 
-    import zonal.io.cog
-    import zonal.work  # noqa: F401
+    import zonal.graph
+    import zonal.io.cog  # noqa: F401
     from zonal.stats.preload import preload
 
     preload()
     imagecodecs.zstd_decode(imagecodecs.zstd_encode(b"codecs are loaded when they are used"))
     fsspec.filesystem("file")
     pyarrow.table({"pandas": np.zeros(1)}).schema.pandas_metadata  # noqa: B018
+    # Half a million objects that stay: to look through them for garbage takes a tenth of a second, and
+    # happened in the first task.
+    gc.freeze()
+
+
+def dask_setup(worker: Any) -> None:
+    """Load, and touch `MEMORY` a thread."""
+    import numpy as np
+
+    load()
     # The first touch of a page is slow, most of all on a virtual machine: 64 MB took a chunk's decoding three
     # times over. What a thread will need is touched now, while zones are staged.
     np.ones(worker.state.nthreads * MEMORY, np.uint8)  # and given back

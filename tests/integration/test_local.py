@@ -1,0 +1,129 @@
+"""Workers of this machine: what they start from, what they are given, and that they go."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from servers import clean_environment
+
+from zonal.clusters import connect
+
+pytestmark = pytest.mark.timeout(90)
+
+# What `zonal run` does before its inputs are read; then it tells of its processes, and waits.
+COMMAND = """
+import json, os, sys, threading
+from zonal.clusters import Starting
+from zonal.local import fork_from_a_server
+
+def tell():
+    import gc, os, sys
+    names = ("numba", "zonal.work", "distributed", "bokeh")
+    tasks = f"/proc/{os.getppid()}/task"
+    return {
+        "parent": os.getppid(),
+        "threads_of_parent": [open(f"{tasks}/{task}/comm").read().strip() for task in os.listdir(tasks)],
+        "mmap_threshold": os.environ.get("MALLOC_MMAP_THRESHOLD_"),
+        "omp": os.environ.get("OMP_NUM_THREADS"),
+        "loaded": [name for name in names if name in sys.modules],
+        "frozen": gc.get_freeze_count(),
+        "gc": gc.isenabled(),
+    }
+
+if __name__ == "__main__":
+    fork_from_a_server()
+    mine = {name: os.environ.get(name) for name in ("MALLOC_MMAP_THRESHOLD_", "OMP_NUM_THREADS")}
+    with Starting("local", 2, 1) as runner:
+        told = list(runner.everywhere(tell).values())
+        print(json.dumps({"mine": mine, "workers": told}), flush=True)
+        sys.stdin.read()
+"""
+
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="workers are forks on Linux only")
+
+
+@contextmanager
+def _command(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    script = folder / "command.py"
+    script.write_text(COMMAND)
+    # Dask leaves its own in the environment of a process that has started workers, as this one may have.
+    environment = {
+        name: value
+        for name, value in clean_environment().items()
+        if not name.endswith("NUM_THREADS") and not name.startswith("MALLOC")
+    }
+    with subprocess.Popen(
+        [sys.executable, str(script)],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@on_linux
+def test_workers_are_forks_of_one_process_that_has_loaded_all_they_need(tmp_path: Path) -> None:
+    with _command(tmp_path) as process:
+        assert process.stdout is not None
+        told = json.loads(process.stdout.readline())
+        process.communicate("")
+    first, second = told["workers"]
+    assert first["parent"] == second["parent"] != process.pid
+    # A fork takes one thread with it, and all locks; jemalloc (Arrow brings it) lets go of its own.
+    assert sum(name != "jemalloc_bg_thd" for name in first["threads_of_parent"]) == 1
+    assert first["frozen"] > 100_000  # before the fork: the forks share these pages
+    assert first["loaded"] == ["numba", "zonal.work", "distributed"]
+    assert first["gc"]
+    assert (first["mmap_threshold"], first["omp"]) == (str(32 * 2**20), "1")
+    assert told["mine"] == {"MALLOC_MMAP_THRESHOLD_": None, "OMP_NUM_THREADS": None}
+    assert process.returncode == 0
+
+
+@on_linux
+@pytest.mark.parametrize("when", ["loading", "working"])
+def test_nothing_is_left_of_a_command_that_was_killed(tmp_path: Path, when: str) -> None:
+    with _command(tmp_path) as process:
+        assert process.stdout is not None
+        if when == "working":
+            process.stdout.readline()
+        deadline = time.monotonic() + 20
+        while not (children := psutil.Process(process.pid).children(recursive=True)):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        _, alive = psutil.wait_procs(children, timeout=20)
+    assert not alive
+
+
+def test_the_dashboard_is_loaded_when_somebody_looks() -> None:
+    with connect("local", 1, 1) as runner:
+        base = runner.described.split("dashboard: ")[1].rsplit("/", 1)[0]
+
+        def look(page: str) -> tuple[int, str]:
+            with urllib.request.urlopen(f"{base}/{page}", timeout=30) as answer:
+                return answer.status, answer.read().decode()
+
+        bokeh = "bokeh.server.server" in sys.modules
+        assert look("health") == (200, "ok")
+        assert ("bokeh.server.server" in sys.modules) == bokeh
+        for page in ("status", "tasks", ""):
+            status, text = look(page)
+            assert status == 200
+            assert "bokeh" in text
+        assert "bokeh.server.server" in sys.modules

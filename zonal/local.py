@@ -1,0 +1,85 @@
+"""Workers of this machine: how many there are, what they start from, what they are given.
+
+Knows operating system and Dask's local cluster; knows no task and no client.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from distributed import LocalCluster
+
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20)}
+"""Environment of workers. Dask's own has glibc give back all memory over 64 KB at once; every array of every
+chunk is then made of fresh pages, which costs a tenth of the time."""
+
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+"""As Dask sets it for its workers: theirs are the threads."""
+
+METHOD = "DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD"
+
+
+def default_workers(workers: int | None, threads: int | None) -> tuple[int, int]:
+    """Choose processes, and threads a process, where the settings leave them open: four threads share one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if workers is None:
+        workers = max(1, cores // (threads or min(cores, 4)))
+    return workers, threads or max(1, cores // workers)
+
+
+def fork_from_a_server() -> None:
+    """Have one process load what workers need, from now on, and have workers be forks of it.
+
+    It loads while this process does, and before there is a scheduler; each worker is then there at
+    once. For a process that is zonal's own, early in its life: the server of forks
+    (`multiprocessing.forkserver`) is one for all of a process, and stays until its end.
+    """
+    # Elsewhere, system libraries do not bear to be forked; there, each worker loads for itself.
+    if sys.platform != "linux" or os.environ.setdefault(METHOD, "forkserver") != "forkserver":
+        return
+    from multiprocessing import forkserver
+
+    added = {name: value for name, value in (ALLOCATOR | ONE_THREAD).items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        forkserver.set_forkserver_preload(["zonal.forked"])
+        forkserver.ensure_running()
+    finally:
+        for name in added:
+            del os.environ[name]
+
+
+@contextlib.contextmanager
+def local_cluster(workers: int | None, threads: int | None) -> Iterator[LocalCluster]:
+    """Start workers on this machine, as many as asked for or as `default_workers` says."""
+    import dask
+    from distributed import LocalCluster
+
+    from zonal.dashboard import attach
+
+    processes, per_process = default_workers(workers, threads)
+    preload = dask.config.get("distributed.worker.preload")
+    environment = {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in ALLOCATOR.items()}
+    with (
+        dask.config.set(environment),
+        LocalCluster(
+            n_workers=processes,
+            threads_per_worker=per_process,
+            processes=True,
+            host="127.0.0.1",
+            # Loopback only, on a free port: two runs on one machine do not meet.
+            dashboard_address="127.0.0.1:0",
+            scheduler_kwargs={"dashboard": False},  # attached below
+            # What goes wrong in a task comes back as its error; the rest is noise of workers being closed.
+            silence_logs=logging.CRITICAL,
+            preload=[*([preload] if isinstance(preload, str) else preload), "zonal.preload"],
+        ) as cluster,
+    ):
+        attach(cluster.scheduler)
+        yield cluster

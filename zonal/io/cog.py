@@ -278,7 +278,10 @@ class Cog:
         """Return valid[y, x], after checking that a pixel is nodata in all bands or in none."""
         absent: npt.NDArray[np.bool_] = codes[0] == AEF_NODATA
         other = np.empty_like(absent)
+        whole = not absent.any()
         for band in range(1, len(codes)):
+            if whole and codes[band].min() > AEF_NODATA:  # as of most chunks: a third of the time
+                continue
             np.equal(codes[band], AEF_NODATA, out=other)
             np.logical_xor(other, absent, out=other)
             if other.any():

@@ -14,7 +14,7 @@ from zonal.catalog import Catalog
 from zonal.errors import InputError
 from zonal.inputs import RasterInput, ZoneFile, ZoneInput
 from zonal.io.folder import Folder
-from zonal.io.stage import EVERY_YEAR, Batch, Stage, write_batch
+from zonal.io.stage import EVERY_YEAR, Batch, Stage, write_batch, zone_table
 from zonal.io.table import Columns as TableColumns
 from zonal.pieces import Pieces
 from zonal.staging import stage
@@ -82,14 +82,15 @@ def test_planning_and_work_see_the_same_pieces(tmp_path: Path) -> None:
 
 def test_polygons_are_read_when_they_are_asked_for(tmp_path: Path) -> None:
     """By row group: of pieces of a year, of zones without pieces, in any order, some of them twice."""
-    frame = frame_of([f"{n:02d}" for n in range(12)]).assign(zonal_area=1.0)
+    frame = frame_of([f"{n:02d}" for n in range(12)])
     shapes = frame.geometry.to_numpy()
     few = np.array([0, 1, 1, 2, 6, 7, 11])  # none of zones 3 to 5: a row group without pieces
     every = Pieces(few, np.full(7, 32616, np.int32), shapes[few])
     other = Pieces(np.array([1, 8]), np.full(2, 32617, np.int32), shapes[[1, 8]])
     folder = Folder(str(tmp_path))
+    zones, areas, pieces = zone_table(frame), np.ones(12), {EVERY_YEAR: every, 2024: other}
     _, hashes = write_batch(
-        folder, 0, frame, {EVERY_YEAR: every, 2024: other}, first_zone=0, first_piece=0, size=3
+        folder, 0, zones, areas, pieces, crs="EPSG:4269", first_zone=0, first_piece=0, size=3
     )
     assert hashes.keys() == {EVERY_YEAR, 2024}
     result = Stage(folder, "k", "h", "EPSG:4269", "id", (Batch("zones", 12, 3),), {}, {"files": []})

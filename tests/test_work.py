@@ -122,8 +122,8 @@ def test_a_unit_gives_each_part_the_moments_of_its_own_zones(small: World) -> No
         zones = small.zones_of(unit.parts)
         report, served = run_unit(small.job, unit, zones)
         assert len(served) == len(unit.parts)
-        for (start, stop), moments in zip(zones, served, strict=True):
-            if moments is not None:
+        for (start, stop), share in zip(zones, served, strict=True):
+            for moments in share:
                 assert ((moments.zone >= start) & (moments.zone < stop)).all()
                 assert (moments.tile == unit.tile).all()
                 assert set(moments.chunk.tolist()) <= set(unit.chunks)
@@ -137,22 +137,22 @@ def test_parts_asked_for_together_or_alone_get_the_same(small: World) -> None:
     _, together = run_unit(small.job, unit, small.zones_of(unit.parts))
     for number, expected in zip(unit.parts, together, strict=True):
         _, (alone,) = run_unit(small.job, unit, small.zones_of((number,)))
-        assert (alone is None) == (expected is None)
-        if alone is not None:
-            for name in ("zone", "tile", "chunk", "piece", "count", "full", "weight", "edge"):
-                assert getattr(alone, name).tobytes() == getattr(expected, name).tobytes()
+        assert len(alone) == len(expected) > 0
+        for name in ("zone", "tile", "chunk", "piece", "count", "full", "weight", "edge"):
+            for one, other in zip(alone, expected, strict=True):
+                assert getattr(one, name).tobytes() == getattr(other, name).tobytes()
 
 
-def test_a_part_that_a_unit_finds_nothing_for_gets_none(small: World) -> None:
+def test_a_part_that_a_unit_finds_nothing_for_gets_no_moments(small: World) -> None:
     _, served = run_unit(small.job, small.plan.units[0], [(10_000, 10_001)])
-    assert served == [None]
+    assert served == [[]]
 
 
 def test_a_part_without_a_share_of_pixels_is_finished_too(small: World) -> None:
     part = small.plan.parts[0]
     job = replace(small.job, parts=small.job.parts.sub("none"))
-    for partials in ([], [None, None]):
-        report = finish_part(job, part, partials)
+    for shares in ([], [[], []]):
+        report = finish_part(job, part, shares)
         table = pq.read_table(job.parts.path(part_name(part.number)))
         assert report.zones == len(table) == part.zones[1] - part.zones[0]
         assert set(table["pixel_count"].to_pylist()) == {0.0}
@@ -161,9 +161,9 @@ def test_a_part_without_a_share_of_pixels_is_finished_too(small: World) -> None:
         assert set(table["valid_fraction"].to_pylist()) == {0.0}
 
 
-def test_the_order_of_partials_changes_no_byte_of_a_part(small: World) -> None:
+def test_the_order_of_shares_changes_no_byte_of_a_part(small: World) -> None:
     shares = small.run()
-    number = max(shares, key=lambda n: sum(m is not None for m in shares[n]))
+    number = max(shares, key=lambda n: sum(map(bool, shares[n])))
     assert len(shares[number]) > 1
     finish_part(small.job, small.plan.parts[number], shares[number])
     path = Path(small.job.parts.path(part_name(number)))
@@ -182,7 +182,7 @@ def test_parts_hold_all_zones_in_staged_order(small: World) -> None:
     staged = small.job.stage.zones(0, len(small.job.stage.row_groups.batch))
     assert ids == staged["GEOID20"].to_pylist()
     assert len(ids) == 80
-    moments = concat([m for partials in shares.values() for m in partials if m is not None])
+    moments = concat([m for given in shares.values() for share in given for m in share])
     assert sum(pixels) == pytest.approx(moments.statistics(0, 80, ("mean",)).pixel_count.sum())
 
 

@@ -85,9 +85,9 @@ def wire(plan: Plan, job: Job, headers: Sequence[Any], done: Collection[int], na
     return Wiring(graph, tuple(unit_keys), tuple(part_keys))
 
 
-def _report(result: tuple[UnitReport, list[Moments | None]]) -> UnitReport:
+def _report(result: tuple[UnitReport, list[list[Moments]]]) -> UnitReport:
     return result[0]
 
 
-def _share(result: tuple[UnitReport, list[Moments | None]], place: int) -> Moments | None:
+def _share(result: tuple[UnitReport, list[list[Moments]]], place: int) -> list[Moments]:
     return result[1][place]

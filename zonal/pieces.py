@@ -33,8 +33,8 @@ MOST_PARTS = 100_000
 
 THREADS = min(4, os.cpu_count() or 1)
 """Of the driver, at once: more of them wait for memory."""
-SLICE = 32_768
-"""Polygons looked at together by one thread, at most: bounds the memory of coordinates."""
+SLICE = 2_048
+"""Polygons looked at together by one thread, at most: their coordinates stay in the processor's cache."""
 
 NO_OPERATION = "proj=noop"
 """How the definition of an operation begins that leaves coordinates as they are."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
@@ -24,7 +25,7 @@ from zonal.errors import InputError
 from zonal.inputs import RasterInput, ZoneFile, ZoneInput, census_columns
 from zonal.io.folder import Folder
 from zonal.io.ranges import Blob, Stat
-from zonal.io.stage import AREA, EVERY_YEAR, ROW_GROUP, Batch, Stage, staged_column, write_batch
+from zonal.io.stage import EVERY_YEAR, ROW_GROUP, Batch, Stage, staged_column, write_batch, zone_table
 from zonal.io.table import Columns as TableColumns
 from zonal.pieces import WGS84, Pieces, one_crs_pieces, operation_name, reproject, unwrap, utm_pieces
 from zonal.tiles import foreign_pieces
@@ -159,16 +160,20 @@ class _Staging:
         if self.crs and wkt != self.crs:
             raise InputError(f"{file.name}: its CRS differs from that of {self.input.files[0].name}")
         self.crs = wkt
-        pieces = self._pieces(kept)
-        every = pieces[EVERY_YEAR]
-        kept[AREA] = np.bincount(every.zone, shapely.area(every.geometry), len(kept))
+        with ThreadPoolExecutor(1) as beside:  # while the zones are projected, which needs no interpreter
+            coming = beside.submit(zone_table, _tidy(kept, columns.zone_id))
+            pieces = self._pieces(kept)
+            zones = coming.result()
         if not len(kept):
             return
+        every = pieces[EVERY_YEAR]
         count, digests = write_batch(
             self.folder,
             len(self.batches),
-            _tidy(kept, columns.zone_id),
+            zones,
+            np.bincount(every.zone, shapely.area(every.geometry), len(kept)).astype(np.float64),
             pieces,
+            crs=wkt,
             first_zone=self.zones,
             first_piece=self.pieces,
             size=self.size,

@@ -96,7 +96,7 @@ class PartReport:
 
 def run_unit(
     job: Job, unit: Unit, zones: Sequence[tuple[int, int]], header: Any = None
-) -> tuple[UnitReport, list[Moments | None]]:
+) -> tuple[UnitReport, list[list[Moments]]]:
     """Fetch, decode and reduce the chunks of a unit.
 
     Parameters
@@ -110,13 +110,13 @@ def run_unit(
 
     Returns
     -------
-    (UnitReport, list of Moments or None)
-        One value for each part, so that a part is not held up by its
-        neighbours' moments; None where the unit found nothing for it.
+    (UnitReport, list of list of Moments)
+        One list for each part, so that a part is not held up by its neighbours'
+        moments: those of each chunk that holds some of its zones.
     """
     # The driver names tasks and runs none: it need not load the compiler.
     from zonal.stats.coverage import cover
-    from zonal.stats.moments import EXTREMES, accumulate, concat
+    from zonal.stats.moments import EXTREMES, accumulate
 
     started = time.perf_counter()
     tile, url = job.tiles[unit.tile], job.urls[unit.tile]
@@ -153,11 +153,8 @@ def run_unit(
     except ZonalError:
         job.reader.blame_replacement(url, raster.stat)
         raise
-    all_moments = concat(found)
-    served: list[Moments | None] = []
-    for start, stop in zones:
-        mine = (all_moments.zone >= start) & (all_moments.zone < stop)
-        served.append(all_moments.take(mine) if mine.any() else None)
+    # Not joined yet: to copy them all once more would only make the last part wait.
+    served = [[some for of_chunk in found if len(some := of_chunk.of_zones(*run))] for run in zones]
     seconds = time.perf_counter() - started
     return UnitReport(unit.number, len(unit.chunks), fetched, staged, seconds), served
 
@@ -176,16 +173,16 @@ def _pieces(job: Job, unit: Unit, bounds: Bounds) -> tuple[Pieces, npt.NDArray[n
     return pieces, numbers, staged
 
 
-def finish_part(job: Job, part: Part, partials: Sequence[Moments | None]) -> PartReport:
+def finish_part(job: Job, part: Part, shares: Sequence[Sequence[Moments]]) -> PartReport:
     """Merge the moments of a part's zones, finish their statistics and write the part.
 
-    The order of `partials` does not matter: moments merge by their keys.
+    The order of `shares`, one from each unit, does not matter: moments merge by their keys.
     """
     from zonal.stats.moments import concat, nothing
 
     started = time.perf_counter()
     start, stop = part.zones
-    given = [moments for moments in partials if moments is not None]
+    given = [moments for share in shares for moments in share]
     statistics = (
         concat(given).statistics(start, stop, job.columns.stats)
         if given
@@ -207,7 +204,14 @@ def finish_part(job: Job, part: Part, partials: Sequence[Moments | None]) -> Par
         statistics=statistics.columns,
         band_count=statistics.band_count,
     )
-    write_part(job.parts, part_name(part.number), table, pyproj.CRS(job.stage.crs), job.about)
+    write_part(
+        job.parts,
+        part_name(part.number),
+        table,
+        pyproj.CRS(job.stage.crs),
+        job.about,
+        published=job.stage.partitioned,
+    )
     return PartReport(part.number, stop - start, time.perf_counter() - started)
 
 

@@ -21,7 +21,7 @@ from zonal.engine import run
 from zonal.errors import InputError, StoreError, ZonalError
 from zonal.io.folder import Folder
 from zonal.io.ranges import RetryPolicy
-from zonal.io.stage import EVERY_YEAR, Batch, Stage, write_batch
+from zonal.io.stage import EVERY_YEAR, Batch, Stage, write_batch, zone_table
 from zonal.pieces import Pieces
 from zonal.settings import Settings
 
@@ -230,7 +230,13 @@ def test_staged_row_groups_come_by_ranges_and_are_counted_as_they_travel(store: 
     )
     count = len(frame)
     pieces = Pieces(np.arange(count), np.full(count, 32616, np.int32), frame.geometry.to_numpy())
-    write_batch(folder, 0, frame, {EVERY_YEAR: pieces}, first_zone=0, first_piece=0, size=size)
+
+    def write(some: Pieces, size: int) -> None:
+        zones = zone_table(frame.iloc[: len(some)])
+        words = {"crs": frame.crs.to_wkt(), "first_zone": 0, "first_piece": 0, "size": size}
+        write_batch(folder, 0, zones, np.ones(len(some)), {EVERY_YEAR: some}, **words)
+
+    write(pieces, size)
     batches = (Batch("WI", count, size),)
     stage = Stage(folder, "", "", frame.crs.to_wkt(), "id", batches, {}, {})
     whole = folder.blob("pieces-000.parquet").stat().size
@@ -240,9 +246,7 @@ def test_staged_row_groups_come_by_ranges_and_are_counted_as_they_travel(store: 
     assert len(spans) == 1, "neighbouring row groups come in one request"
     assert sum(stop - start for start, stop in spans) == read < 0.1 * whole
     # Another file under the same name: neither its footer nor its rows are the old one's.
-    half = frame.iloc[: count // 2]
-    fewer = pieces.take(np.arange(count // 2))
-    write_batch(folder, 0, half, {EVERY_YEAR: fewer}, first_zone=0, first_piece=0, size=size // 2)
+    write(pieces.take(np.arange(count // 2)), size // 2)
     again = replace(stage, batches=(Batch("WI", count // 2, size // 2),))
     found, _, _ = again.pieces([3], epsg=32616, year=2024, bounds=(0, 0, count, 1))
     assert found.zone.tolist() == list(range(3 * size // 2, 2 * size))

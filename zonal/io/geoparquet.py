@@ -24,6 +24,12 @@ PARQUET = (".parquet", ".geoparquet", ".pq")
 """Ends of the names of Parquet files."""
 
 SIDES = ("xmin", "ymin", "xmax", "ymax")
+SMALL, QUICK = "zstd", "lz4"
+"""Compression of files that stay, and of those that are soon read again and gone."""
+
+SLICE = 1_000
+"""Polygons turned into WKB at once."""
+
 BBOX = pa.struct([(side, pa.float64()) for side in SIDES])
 
 
@@ -32,7 +38,13 @@ def geometry_columns(polygons: npt.NDArray[np.object_]) -> tuple[pa.Array, pa.Ar
     bounds = shapely.bounds(polygons)
     sides = [pa.array(side) for side in bounds.T]
     bbox = pa.StructArray.from_arrays(sides, fields=list(BBOX), mask=pa.array(np.isnan(bounds[:, 0])))
-    return bbox, pa.array(shapely.to_wkb(polygons), pa.binary())
+    return bbox, wkb(polygons)
+
+
+def wkb(polygons: npt.NDArray[np.object_]) -> pa.Array:
+    """Return polygons as WKB, some at a time: other threads wait for the interpreter meanwhile."""
+    slices = [polygons[start : start + SLICE] for start in range(0, len(polygons), SLICE)]
+    return pa.chunked_array([pa.array(shapely.to_wkb(some), pa.binary()) for some in slices], pa.binary())
 
 
 def metadata(
@@ -96,7 +108,7 @@ def joint_extent(metas: Iterable[Mapping[bytes, bytes]]) -> tuple[set[str], npt.
 
 
 def writer(
-    path: Path, schema: pa.Schema, meta: Mapping[bytes, bytes], compression: str = "zstd"
+    path: Path, schema: pa.Schema, meta: Mapping[bytes, bytes], compression: str = SMALL
 ) -> pq.ParquetWriter:
     """Open a Parquet writer with the settings that all of zonal's files share."""
     return pq.ParquetWriter(

@@ -7,7 +7,6 @@ neither filters nor coordinate operations (they have been applied).
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -26,6 +25,7 @@ import shapely
 from zonal.errors import InputError
 from zonal.grid import Bounds
 from zonal.io import geoparquet
+from zonal.io.digest import digest
 from zonal.io.folder import Folder
 from zonal.io.ranges import Blob, Stat
 from zonal.io.seekable import Seekable
@@ -220,12 +220,23 @@ class Stage:
         )
 
 
+def zone_table(frame: gpd.GeoDataFrame) -> pa.Table:
+    """Lay zones out as they are staged, but for their area: id, attributes, `bbox`, `geometry` (WKB)."""
+    attributes = frame.drop(columns=frame.geometry.name)
+    table = pa.Table.from_pandas(attributes, preserve_index=False).replace_schema_metadata(None)
+    table = table.cast(pa.schema([(f.name, _plain(f.type)) for f in table.schema]))
+    bbox, wkb = geoparquet.geometry_columns(frame.geometry.to_numpy())
+    return table.append_column("bbox", bbox).append_column("geometry", wkb)
+
+
 def write_batch(
     folder: Folder,
     number: int,
-    frame: gpd.GeoDataFrame,
+    zones: pa.Table,
+    area: npt.NDArray[np.float64],
     pieces: Mapping[int, Pieces],
     *,
+    crs: str,
     first_zone: int,
     first_piece: int,
     size: int,
@@ -234,10 +245,14 @@ def write_batch(
 
     Parameters
     ----------
-    frame : GeoDataFrame
-        Zones in final order, with the column `AREA`.
+    zones : pyarrow.Table
+        In final order, from `zone_table`.
+    area : float64 ndarray[zone]
+        In the CRS of their pieces: the column `AREA`.
     pieces : mapping of year to Pieces
-        `EVERY_YEAR` and the years with pieces of their own; `zone` counts in `frame`.
+        `EVERY_YEAR` and the years with pieces of their own; `zone` counts in `zones`.
+    crs : str
+        WKT of the zones' CRS.
     first_zone, first_piece : int
         Numbers of the first ones in the whole stage.
     size : int
@@ -249,41 +264,36 @@ def write_batch(
         Number of pieces written, and a hash of the content by year: of the zones and the pieces of
         every year, and of each other year's pieces. How rows are grouped does not change it.
     """
+    zones = zones.add_column(zones.num_columns - 2, AREA, pa.array(area))
     with ThreadPoolExecutor(1) as beside:  # the two files at once: both are compressing for the most part
-        coming = beside.submit(_write_zones, folder, number, frame, size)
-        count, hashes = _write_pieces(folder, number, frame, pieces, first_zone, first_piece, size)
+        coming = beside.submit(_write_zones, folder, number, zones, crs, size)
+        count, hashes = _write_pieces(folder, number, len(zones), pieces, first_zone, first_piece, size)
         hashes[EVERY_YEAR] = hashlib.sha256((coming.result() + hashes[EVERY_YEAR]).encode()).hexdigest()
     return count, hashes
 
 
-def _write_zones(folder: Folder, number: int, frame: gpd.GeoDataFrame, size: int) -> str:
+def _write_zones(folder: Folder, number: int, zones: pa.Table, crs: str, size: int) -> str:
     """Write zones with their attributes; returns a hash of the content."""
-    attributes = frame.drop(columns=frame.geometry.name)
-    table = pa.Table.from_pandas(attributes, preserve_index=False).replace_schema_metadata(None)
-    table = table.cast(pa.schema([(f.name, _plain(f.type)) for f in table.schema]))
-    bbox, wkb = geoparquet.geometry_columns(frame.geometry.to_numpy())
-    table = table.append_column("bbox", bbox).append_column("geometry", wkb)
-    kinds, bounds = geoparquet.extent([table]) if len(frame) else (set(), None)
-    meta = geoparquet.metadata(pyproj.CRS(frame.crs), kinds, bounds)
+    meta = geoparquet.metadata(pyproj.CRS(crs), *geoparquet.extent([zones]))
     with (
         folder.create(_zones_name(number)) as path,
-        geoparquet.writer(path, table.schema, meta, "lz4") as out,
+        geoparquet.writer(path, zones.schema, meta, geoparquet.QUICK) as out,
     ):
-        for start in range(0, len(frame), size):
-            out.write_table(table.slice(start, size), row_group_size=size)
-    return _digest(table)
+        for start in range(0, len(zones), size):
+            out.write_table(zones.slice(start, size), row_group_size=size)
+    return digest(zones)
 
 
 def _write_pieces(
     folder: Folder,
     number: int,
-    frame: gpd.GeoDataFrame,
+    zones: int,
     pieces: Mapping[int, Pieces],
     first_zone: int,
     first_piece: int,
     size: int,
 ) -> tuple[int, dict[int, str]]:
-    """Write pieces in as many row groups as the zones; returns their number and a hash by year."""
+    """Write pieces in as many row groups as there are of zones; returns their number and a hash by year."""
     year = np.concatenate([np.full(len(p), y, np.int16) for y, p in pieces.items()])
     joined = Pieces(
         *(np.concatenate([getattr(p, name) for p in pieces.values()]) for name in Pieces.__slots__)
@@ -297,22 +307,22 @@ def _write_pieces(
             pa.array(joined.epsg),
             pa.array(year),
             *(pa.array(side) for side in shapely.bounds(joined.geometry).T),
-            pa.array(shapely.to_wkb(joined.geometry), pa.binary()),
+            geoparquet.wkb(joined.geometry),
         ],
         schema=PIECES,
     )
-    starts = np.searchsorted(joined.zone, np.arange(0, len(frame) + size, size))
+    starts = np.searchsorted(joined.zone, np.arange(0, zones + size, size))
     with (
         folder.create(_pieces_name(number)) as path,
-        geoparquet.writer(path, PIECES, {}, "lz4") as out,
+        geoparquet.writer(path, PIECES, {}, geoparquet.QUICK) as out,
     ):
         for start, stop in pairwise(starts):
             # One row group for each of the zones', also where no piece is left of them.
             out.write_table(table.slice(start, stop - start), row_group_size=max(1, int(stop - start)))
     content = table.drop_columns(["piece"])  # numbered across years
     if len(pieces) == 1:
-        return len(joined), dict.fromkeys(pieces, _digest(content))
-    return len(joined), {each: _digest(content.filter(pa.array(year == each))) for each in pieces}
+        return len(joined), dict.fromkeys(pieces, digest(content))
+    return len(joined), {each: digest(content.filter(pa.array(year == each))) for each in pieces}
 
 
 def staged_column(folder: Folder, number: int, name: str) -> pa.ChunkedArray:
@@ -320,30 +330,6 @@ def staged_column(folder: Folder, number: int, name: str) -> pa.ChunkedArray:
     file, _ = _open(folder, _zones_name(number))
     with file:
         return file.read([name])[name]
-
-
-def _digest(table: pa.Table) -> str:
-    """SHA-256 of a table's content as Arrow's stream format has it."""
-    sink = _Sha256()
-    with pa.ipc.new_stream(pa.PythonFile(sink, "w"), table.schema) as out:
-        out.write_table(table.combine_chunks())
-    return sink.sha.hexdigest()
-
-
-class _Sha256(io.RawIOBase):
-    """A file that keeps nothing of what is written but its hash."""
-
-    def __init__(self) -> None:
-        self.sha = hashlib.sha256()
-
-    def writable(self) -> bool:
-        """Say yes."""
-        return True
-
-    def write(self, data: Any) -> int:
-        """Hash some bytes."""
-        self.sha.update(data)
-        return len(data)
 
 
 def _unpack(table: pa.Table) -> tuple[Pieces, npt.NDArray[np.int64]]:

@@ -151,10 +151,23 @@ def _nullable(values: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:
     return pa.array(values, kind, from_pandas=True)  # NaN becomes null
 
 
-def write_part(folder: Folder, name: str, table: pa.Table, crs: pyproj.CRS, about: Mapping[str, Any]) -> None:
-    """Write one part: a GeoParquet file of a single row group, atomically."""
+def write_part(
+    folder: Folder,
+    name: str,
+    table: pa.Table,
+    crs: pyproj.CRS,
+    about: Mapping[str, Any],
+    *,
+    published: bool = True,
+) -> None:
+    """Write one part: a GeoParquet file of a single row group, atomically.
+
+    A part that will be `published` as it is, in a dataset, is packed like a table; the others are
+    soon read again and gone, so they are packed quickly.
+    """
     meta = geoparquet.metadata(crs, *geoparquet.extent([table])) | _about(about)
-    with folder.create(name) as path, geoparquet.writer(path, table.schema, meta) as out:
+    packing = geoparquet.SMALL if published else geoparquet.QUICK
+    with folder.create(name) as path, geoparquet.writer(path, table.schema, meta, packing) as out:
         out.write_table(table, row_group_size=max(1, len(table)))
 
 

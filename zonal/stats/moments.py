@@ -111,6 +111,13 @@ class Moments(ABC):
         taken: list[Any] = [None if v is None else v.take(rows, axis=0) for v in values]
         return type(self)(*taken)
 
+    def __len__(self) -> int:
+        return len(self.zone)
+
+    def of_zones(self, start: int, stop: int) -> Self:
+        """Return the rows of zones start..stop."""
+        return self.take((self.zone >= start) & (self.zone < stop))
+
     def order(self) -> Ints:
         """Return the rows' numbers sorted by (zone, tile, chunk, piece).
 

@@ -30,8 +30,11 @@ from benchmarks.scene import BANDS, YEAR, Scene, scene, warm
 from zonal.local import default_workers
 
 FOLDER = Path(__file__).parent / ".scene"
+PAUSE = 5
+"""Seconds between two runs: a virtual machine gives the memory of a process back to its host some seconds
+after it ended, and stands still for it; for a peer that takes gigabytes the next one would pay."""
 METHOD = """\
-Each run is a new process; the files were read once before.
+Each run is a new process, five seconds after the one before; the files were read once before.
 Whole: from the start of the process to its end (of zonal: of `zonal run`). Job: from inputs named
 (of zonal: settings resolved and workers ready) to the numbers (of zonal: to the manifest on disk).
 Start: all before the job. MiB: sum of the peaks of all its processes. x zonal: jobs.
@@ -154,6 +157,7 @@ def measure(ways: list[Way], on: Scene, rounds: int, scratch: Path) -> list[Row]
         for row in rows:
             if row.missing or row.error:
                 continue
+            time.sleep(PAUSE)
             _once(row, on, scratch)
             print(f"round {at + 1}: {row.way.title}: {_outcome(row)}", flush=True)
     tables = {row.way.name: scratch / f"{row.way.name}.npz" for row in rows if row}

@@ -10,8 +10,8 @@ from __future__ import annotations
 import gc
 from typing import Any
 
-MEMORY = 128 * 2**20
-"""Bytes a thread: the pixels of an AEF chunk, and as much for coverage, moments and tables."""
+MEMORY = 160 * 2**20
+"""Bytes a thread: the pixels of an AEF chunk (64 MB); the rest for coverage, moments and tables."""
 
 
 def load() -> None:

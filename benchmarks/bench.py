@@ -30,11 +30,11 @@ from benchmarks.scene import BANDS, YEAR, Scene, scene, warm
 from zonal.local import default_workers
 
 FOLDER = Path(__file__).parent / ".scene"
-PAUSE = 5
-"""Seconds between two runs: a virtual machine gives the memory of a process back to its host some seconds
-after it ended, and stands still for it; for a peer that takes gigabytes the next one would pay."""
+PAUSE = 5.0
+"""Seconds for each GiB that a run held, before the next one: a virtual machine gives the memory of a process
+back to its host bit by bit after it ended, and whoever runs meanwhile pays for it."""
 METHOD = """\
-Each run is a new process, five seconds after the one before; the files were read once before.
+Each run is a new process, 5 s for each GiB of the last one after it; the files were read once before.
 Whole: from the start of the process to its end (of zonal: of `zonal run`). Job: from inputs named
 (of zonal: settings resolved and workers ready) to the numbers (of zonal: to the manifest on disk).
 Start: all before the job. MiB: sum of the peaks of all its processes. x zonal: jobs.
@@ -157,9 +157,10 @@ def measure(ways: list[Way], on: Scene, rounds: int, scratch: Path) -> list[Row]
         for row in rows:
             if row.missing or row.error:
                 continue
-            time.sleep(PAUSE)
             _once(row, on, scratch)
             print(f"round {at + 1}: {row.way.title}: {_outcome(row)}", flush=True)
+            if row:
+                time.sleep(PAUSE * row.peak[-1] / 1024)
     tables = {row.way.name: scratch / f"{row.way.name}.npz" for row in rows if row}
     for row in rows:
         if row and row.way.against in tables:

@@ -163,6 +163,8 @@ def run(
     from zonal.local import fork_from_a_server
 
     gc.disable()  # what imports make stays: looking for garbage in it takes a tenth of the start
+    if workflow is None and cluster is None:
+        fork_from_a_server()  # for sure, and reading the settings takes a tenth of a second
     settings = _settings(workflow, locals())
     if settings.cluster == "local":
         fork_from_a_server()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 from typing import Any
 
-MEMORY = 160 * 2**20
+MEMORY = 192 * 2**20
 """Bytes a thread: the pixels of an AEF chunk (64 MB); the rest for coverage, moments and tables."""
 
 

@@ -34,7 +34,7 @@ PAUSE = 5.0
 """Seconds for each GiB that a run held, before the next one: a virtual machine gives the memory of a process
 back to its host bit by bit after it ended, and whoever runs meanwhile pays for it."""
 METHOD = """\
-Each run is a new process, 5 s for each GiB of the last one after it; the files were read once before.
+Each run is a new process, and waits 5 s for each GiB that the last one held; files were read once before.
 Whole: from the start of the process to its end (of zonal: of `zonal run`). Job: from inputs named
 (of zonal: settings resolved and workers ready) to the numbers (of zonal: to the manifest on disk).
 Start: all before the job. MiB: sum of the peaks of all its processes. x zonal: jobs.

@@ -9,7 +9,6 @@ import gc
 import os
 import signal
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -17,6 +16,31 @@ import typer
 
 from zonal.ending import Stopped, fail, fail_as_bug, leave, stop, tell
 from zonal.errors import UsageError, ZonalError
+from zonal.options import (
+    Bbox,
+    CatalogFile,
+    Cluster,
+    County,
+    Coverage,
+    Engine,
+    Format,
+    Fresh,
+    JsonLogs,
+    KeepWater,
+    MaxLand,
+    Mirror,
+    Output,
+    Quiet,
+    Raster,
+    State,
+    Stats,
+    Threads,
+    Workers,
+    Workflow,
+    Year,
+    ZoneId,
+    Zones,
+)
 from zonal.words import spread
 
 if TYPE_CHECKING:
@@ -32,90 +56,6 @@ app = typer.Typer(
 )
 catalog_app = typer.Typer(help="List the data catalog: what can be read by name.")
 app.add_typer(catalog_app, name="catalog")
-
-
-class Format(StrEnum):
-    """Formats of `zonal export`."""
-
-    gpkg = "gpkg"
-    csv = "csv"
-    fgb = "fgb"
-
-
-# What run and plan share.
-Workflow = Annotated[
-    str | None,
-    typer.Argument(
-        help="A YAML file, or the name of a bundled workflow.", show_default=False, metavar="WORKFLOW"
-    ),
-]
-State = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="STATE", help="Postal code, name or FIPS code; several by commas or by repeating; or all."
-    ),
-]
-Year = Annotated[str | None, typer.Option(metavar="YEARS", help="One, several or ranges: 2018,2020-2024.")]
-County = Annotated[
-    list[str] | None,
-    typer.Option(metavar="FIPS", help="County codes of 3 or 5 digits; several as for states."),
-]
-Bbox = Annotated[
-    tuple[float, float, float, float] | None,
-    typer.Option(metavar="W S E N", help="Degrees: whole zones that intersect the box."),
-]
-Zones = Annotated[
-    str | None,
-    typer.Option(
-        metavar="SOURCE|FILE", help="Zones in place of census blocks: a catalog source, or any vector file."
-    ),
-]
-ZoneId = Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of the zones' unique ids.")]
-Raster = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="SOURCE|FILE", help="A catalog source, or any GeoTIFF; repeat the option for several files."
-    ),
-]
-MaxLand = Annotated[
-    float | None, typer.Option(metavar="KM2", help="Leave out zones with more land than this.")
-]
-KeepWater = Annotated[
-    bool | None, typer.Option("--keep-water", metavar="", help="Keep zones that are all water.")
-]
-Stats = Annotated[
-    str | None, typer.Option(metavar="LIST", help="Some of mean,std,min,max,sum,count; default mean,std.")
-]
-Coverage = Annotated[
-    str | None,
-    typer.Option(
-        metavar="RULE", help="fractional (exact area, the default) or center (pixel centres inside)."
-    ),
-]
-Engine = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Who computes coverage: native or exactextract.")
-]
-Cluster = Annotated[
-    str | None, typer.Option(metavar="ADDRESS", help="local, or a Dask scheduler: tcp://host:port.")
-]
-Workers = Annotated[int | None, typer.Option(metavar="N", help="Processes of the local cluster.")]
-Threads = Annotated[int | None, typer.Option(metavar="N", help="Threads of each of them.")]
-Output = Annotated[str | None, typer.Option(metavar="FOLDER|URL", help="Default: ./zonal-out/STATE-YEAR.")]
-CatalogFile = Annotated[
-    str | None, typer.Option("--catalog", metavar="FILE", help="A catalog in place of the bundled one.")
-]
-Mirror = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FOLDER|URL",
-        help="Place that answers for the public services; also $ZONAL_MIRROR.",
-    ),
-]
-Quiet = Annotated[bool, typer.Option("--quiet", metavar="", help="Print warnings and errors only.")]
-JsonLogs = Annotated[
-    bool, typer.Option("--json-logs", metavar="", help="One JSON object a line, on standard error.")
-]
-Fresh = Annotated[bool, typer.Option("--fresh", metavar="", help="Replace what the output holds.")]
 
 
 @app.callback(invoke_without_command=True)

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -19,6 +20,7 @@ from rasterio.windows import Window
 
 from zonal.errors import InputError, StoreError, ZonalError
 from zonal.io.cog import Cog
+from zonal.io.ranges import Blob, ReadPolicy
 
 WIDTH, HEIGHT, BANDS = 150, 130, 3
 NORTH_UP = Affine(10, 0, 500_000, 0, -10, 4_000_000)
@@ -415,14 +417,78 @@ def test_undecodable_bytes_name_chunk_and_band(tmp_path: Path, compress: Any) ->
             cog.decode(damaged)
 
 
-def test_undecodable_bytes_of_a_remote_file_may_be_right_the_next_time(tmp_path: Path) -> None:
-    import fsspec
+QUICK = ReadPolicy(attempts=4, delay=0.001)
 
-    fsspec.filesystem("memory").pipe("/cog.tif", aef(tmp_path / "x.tif").read_bytes())
-    cog = Cog.open("memory://cog.tif", rule="aef")
+
+def remote(content: bytes) -> Cog:
+    """The file in a store that is not of this machine."""
+    fsspec.filesystem("memory").pipe("/cog.tif", content)
+    return Cog.open("memory://cog.tif", rule="aef", policy=QUICK)
+
+
+def test_blocks_that_came_undecodable_are_read_again_and_no_others(tmp_path: Path) -> None:
+    path = aef(tmp_path / "x.tif")
+    cog = remote(path.read_bytes())
     fetched = cog.fetch(0)
-    with pytest.raises(StoreError, match=r"chunk 0, band A00"):
-        cog.decode(type(fetched)(0, [b"junk", *list(fetched.blocks)[1:]]))
+    blocks = list(fetched.blocks)
+    before = cog.counters.bytes
+    found = cog.decode(type(fetched)(0, [b"junk", *blocks[1:-1], bytes(blocks[-1])[:-3]]))
+    assert np.array_equal(found.values, cog.decode(fetched).values)
+    assert cog.counters.bytes - before == len(blocks[0]) + len(blocks[-1])
+
+
+def test_bytes_that_stay_undecodable_end_with_chunk_band_cause_and_attempts(tmp_path: Path) -> None:
+    content = bytearray(aef(tmp_path / "x.tif").read_bytes())
+    start, length = remote(bytes(content))._ranges(2)[1]
+    content[start : start + length] = bytes(length)
+    cog = remote(bytes(content))
+    said = r"memory://cog\.tif: chunk 2, band A01: zstd bytes cannot be decoded .*\(4 attempts\); try again"
+    with pytest.raises(StoreError, match=said):
+        cog.decode(cog.fetch(2))
+    assert cog.counters.retries == 3
+    cog.decode(cog.fetch(1))
+
+
+@pytest.mark.parametrize("interleave", ["band", "pixel"])
+def test_nodata_that_came_in_some_bands_only_is_read_again(tmp_path: Path, interleave: str) -> None:
+    path = aef(tmp_path / "x.tif", interleave=interleave)
+
+    def odd(data: Any) -> None:
+        data[3, 5, 6] = data[0, 9, 9] = -128  # where the others have values
+        data[1, 20, 20] = 5  # where the others have none
+
+    wrong = aef(tmp_path / "y.tif", odd, interleave=interleave)
+    cog, other = remote(path.read_bytes()), Cog.open(str(wrong), rule="linear")
+    came = [bytes(block) for block in other.fetch(0).blocks]
+    right = cog.decode(cog.fetch(0))
+    before = cog.counters.bytes
+    found = cog.decode(type(cog.fetch(0))(0, came))
+    assert np.array_equal(found.values, right.values)
+    assert np.array_equal(found.valid, right.valid)
+    assert cog.counters.bytes > before
+    stays = remote(wrong.read_bytes())
+    with pytest.raises(StoreError, match=r"chunk 0: row 9, column 9: nodata in one .*\(4 attempts\)"):
+        stays.decode(stays.fetch(0))
+
+
+def test_a_header_that_came_damaged_is_read_again_and_a_wrong_file_is_said_so_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = aef(tmp_path / "x.tif").read_bytes()
+    answers = [b"junk" * len(content), content]
+    read = Blob.read
+
+    def damaged(self: Blob, *asked: Any) -> list[bytes]:
+        fsspec.filesystem("memory").pipe("/cog.tif", answers.pop(0)[: len(content)])
+        return read(self, *asked)
+
+    fsspec.filesystem("memory").pipe("/cog.tif", content)
+    monkeypatch.setattr(Blob, "read", damaged)
+    assert Cog.open("memory://cog.tif", rule="aef", policy=QUICK).counters.retries == 1
+    monkeypatch.undo()
+    fsspec.filesystem("memory").pipe("/cog.tif", b"no TIFF at all")
+    with pytest.raises(InputError, match="begins with b'no T'"):
+        Cog.open("memory://cog.tif", rule="aef", policy=QUICK)
 
 
 def patched(path: Path, code: int, *, count: int | None = None, value: int | None = None) -> Path:

@@ -22,7 +22,7 @@ from rasterio.transform import Affine
 
 from zonal.errors import InputError, StoreError
 from zonal.io.gdal import GdalRaster
-from zonal.io.ranges import RetryPolicy
+from zonal.io.ranges import ReadPolicy
 
 NORTH_UP = Affine(10, 0, 500_000, 0, -10, 4_000_000)
 SOUTH_UP = Affine(10, 0, 500_000, 0, 10, 4_000_000)
@@ -253,7 +253,7 @@ def test_a_remote_fault_while_reading_is_a_store_error_never_blank_pixels(
 ) -> None:
     array = np.random.default_rng(0).integers(1, 255, (3, 900, 900)).astype(np.uint8)
     write(tmp_path / "x.tif", array, tiled=True, blockxsize=512, blockysize=512)
-    raster = GdalRaster.open(f"{server.url}/x.tif", policy=RetryPolicy(attempts=2, delay=0.001))
+    raster = GdalRaster.open(f"{server.url}/x.tif", policy=ReadPolicy(attempts=2, delay=0.001))
     server.broken = True
     with pytest.raises(StoreError, match=r"x\.tif: bytes .*: HTTP 503"):
         whole(raster)

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from zonal.credentials import scrub_urls
 from zonal.errors import InputError, StoreError
 from zonal.io.clients import explain
-from zonal.io.ranges import Blob, RetryPolicy, coalesce
+from zonal.io.merged import coalesce
+from zonal.io.ranges import Blob, ReadPolicy
 
 DATA = np.random.default_rng(0).integers(0, 256, 500_000, np.uint8).tobytes()
-QUICK = RetryPolicy(attempts=4, delay=0.001, longest_delay=0.01, total=20, stall=2)
+QUICK = ReadPolicy(attempts=4, delay=0.001, longest_delay=0.01, total=20, stall=2)
 
 ranges_strategy = st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 300)), max_size=30)
 
@@ -258,7 +259,7 @@ def test_a_stalled_server_is_given_up_and_asked_again(server: Any) -> None:
         return False
 
     server.fault = fault
-    policy = RetryPolicy(attempts=3, delay=0.001, stall=0.3)
+    policy = ReadPolicy(attempts=3, delay=0.001, stall=0.3)
     assert Blob(server.url, policy=policy).read(FAR_APART) == PARTS
     release.set()
 
@@ -314,14 +315,14 @@ def test_a_range_past_the_end_of_a_remote_file_is_not_asked_again(
 
 
 def test_nobody_listening_is_a_store_error() -> None:
-    policy = RetryPolicy(attempts=2, delay=0.001)
+    policy = ReadPolicy(attempts=2, delay=0.001)
     with pytest.raises(StoreError, match=r"127\.0\.0\.1:9/x: size and version: .*2 attempts"):
         Blob("http://127.0.0.1:9/x", policy=policy).stat()
 
 
 def test_the_total_time_ends_the_attempts_early() -> None:
-    assert len(list(RetryPolicy(attempts=10, delay=1, total=0.1).delays())) == 0
-    delays = list(RetryPolicy(attempts=10, delay=0.1, longest_delay=5).delays())
+    assert len(list(ReadPolicy(attempts=10, delay=1, total=0.1).delays())) == 0
+    delays = list(ReadPolicy(attempts=10, delay=0.1, longest_delay=5).delays())
     assert len(delays) == 9
     assert all(0.05 <= delay <= 5 for delay in delays)
 
@@ -340,7 +341,7 @@ def test_the_64_ranges_of_a_chunk_are_in_flight_together(
     monkeypatch.setattr("zonal.io.ranges.GAP", 0)
     wanted = [(1000 * i, 10) for i in range(64)]
     # Patient: on a busy machine a connection may have to be asked for a second and a third time.
-    blob = Blob(server.url, policy=RetryPolicy(attempts=1, stall=20))
+    blob = Blob(server.url, policy=ReadPolicy(attempts=1, stall=20))
     assert blob.read(wanted) == [DATA[offset : offset + length] for offset, length in wanted]
 
 

@@ -25,6 +25,10 @@ class InputError(ZonalError):
     exit_code = 3
 
 
+class MissingError(InputError):
+    """A file is not where something says it is."""
+
+
 class StoreError(ZonalError):
     """A remote store failed after all retries; the same command may work later."""
 

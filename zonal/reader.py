@@ -18,7 +18,7 @@ import numpy as np
 
 from zonal.errors import InputError, ZonalError
 from zonal.grid import Grid
-from zonal.io.ranges import Blob, RetryPolicy
+from zonal.io.ranges import Blob, ReadPolicy
 from zonal.io.raster import DecodeRule, Raster, Stat
 from zonal.tiles import Tile
 
@@ -88,7 +88,7 @@ class Reader:
 
         Asks once; where there is no answer, the failure at hand is the one to tell.
         """
-        blob = Blob(url, self.options, RetryPolicy(attempts=1))
+        blob = Blob(url, self.options, ReadPolicy(attempts=1))
         now = stat
         with suppress(ZonalError):
             now = blob.stat()

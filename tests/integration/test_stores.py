@@ -20,7 +20,7 @@ from zonal.clusters import Threads
 from zonal.engine import run
 from zonal.errors import InputError, StoreError, ZonalError
 from zonal.io.folder import Folder
-from zonal.io.ranges import RetryPolicy
+from zonal.io.ranges import ReadPolicy
 from zonal.io.stage import EVERY_YEAR, Batch, Stage, write_batch, zone_table
 from zonal.pieces import Pieces
 from zonal.settings import Settings
@@ -87,7 +87,7 @@ def test_a_plain_http_server_gives_the_same_bytes_as_the_folder(wisconsin: Run, 
 def test_a_server_without_byte_ranges_is_refused_in_one_sentence(
     wisconsin: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(RetryPolicy, "delays", lambda self: iter([0.01, 0.01]))
+    monkeypatch.setattr(ReadPolicy, "delays", lambda self: iter([0.01, 0.01]))
     with (
         http_server(wisconsin.mirror, ranges=False) as server,
         pytest.raises(StoreError, match="ignores byte ranges") as caught,
@@ -182,7 +182,7 @@ def test_credentials_from_storage_options_work_and_are_written_nowhere(store: S3
 def test_wrong_credentials_end_the_run_without_being_shown(
     store: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(RetryPolicy, "delays", lambda self: iter([0.01]))
+    monkeypatch.setattr(ReadPolicy, "delays", lambda self: iter([0.01]))
     options = {"s3": store.options | {"secret": PASSWORD}}
     with pytest.raises(ZonalError) as caught:
         run_here("s3://no-such-bucket/x", tmp_path / "out", storage_options=options)

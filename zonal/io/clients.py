@@ -22,6 +22,8 @@ PACE = 0.002
 """Seconds between two new connections. A plain server's queue may hold 5 that it has not accepted yet; when
 64 come at once the kernel drops the rest, and the client waits a second or three before it asks again."""
 
+MISSING = "no such file"
+
 _RETRIED_4XX = {403, 408, 425, 429}  # 403: what data.source.coop answers when it throttles
 
 
@@ -93,7 +95,10 @@ async def _session(**options: Any) -> Any:
     if "connector" not in options:
         options["connector"] = aiohttp.TCPConnector(limit=CONNECTIONS)
     options["trace_configs"] = [*(options.get("trace_configs") or ()), trace]
-    return aiohttp.ClientSession(**options)
+    session = aiohttp.ClientSession(**options)
+    # It would ask a second time, uncounted, where a connection that it had kept was closed meanwhile.
+    session._retry_connection = False
+    return session
 
 
 async def _check_answer(response: Any) -> None:
@@ -133,7 +138,7 @@ def permanent(error: Exception, *, local: bool) -> str:
     if isinstance(cause, PastEndError) or status == 416:
         return "the range lies beyond the end of the file; is it truncated?"
     if status == 404 or (status is None and isinstance(cause, FileNotFoundError)):
-        return "no such file"
+        return MISSING
     if isinstance(cause, (IsADirectoryError, NotADirectoryError)):
         return "not a file"
     if local and isinstance(cause, PermissionError):

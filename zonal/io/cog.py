@@ -14,10 +14,10 @@ import imagecodecs
 import numpy as np
 import numpy.typing as npt
 
-from zonal.errors import InputError, StoreError
+from zonal.errors import InputError, MissingError
 from zonal.grid import Grid
 from zonal.io.layout import Layout, read_layout
-from zonal.io.ranges import Blob, RetryPolicy, Stat
+from zonal.io.ranges import Blob, ReadPolicy, Stat
 from zonal.io.raster import Counters, DecodeRule, Pixels, linear_pixels
 from zonal.io.tiff import damaged, unsupported
 
@@ -59,6 +59,14 @@ class _OnDisk:
     def __iter__(self) -> Iterator[bytes | memoryview]:
         for wanted in self.ranges:
             yield self.blob.views([wanted])[0]
+
+
+class _MixedNodataError(ValueError):
+    """A pixel is nodata in some bands only; `bands` are those in doubt."""
+
+    def __init__(self, message: str, bands: list[int]) -> None:
+        super().__init__(message)
+        self.bands = bands
 
 
 class Cog:
@@ -120,7 +128,7 @@ class Cog:
         url: str,
         storage_options: Mapping[str, Any] | None = None,
         rule: DecodeRule = "linear",
-        policy: RetryPolicy | None = None,
+        policy: ReadPolicy | None = None,
     ) -> Cog:
         """Read a file's header.
 
@@ -132,7 +140,7 @@ class Cog:
             For the fsspec filesystem.
         rule : {"aef", "linear"}
             How stored numbers become values; ``aef`` needs int8 and nodata -128.
-        policy : RetryPolicy, optional
+        policy : ReadPolicy, optional
 
         Raises
         ------
@@ -143,8 +151,20 @@ class Cog:
         """
         blob = Blob(url, storage_options, policy)
         stat = blob.stat()
-        # AEF files mark nodata by value, so the rest of their directories need no look.
-        return cls(blob, read_layout(blob, stat.size, masks=rule != "aef"), stat, rule)
+        complaints: set[str] = set()
+
+        def header() -> Layout:
+            try:
+                # AEF files mark nodata by value, so the rest of their directories need no look.
+                return read_layout(blob, stat.size, masks=rule != "aef")
+            except InputError as error:
+                complaint = str(error)
+                if blob.local or isinstance(error, MissingError) or complaint in complaints:
+                    raise  # what is wrong twice in the same way was so before it travelled
+                complaints.add(complaint)
+            raise ValueError(complaint)
+
+        return cls(blob, blob.until_usable(header, "its header"), stat, rule)
 
     def __repr__(self) -> str:
         grid = self.grid
@@ -169,18 +189,17 @@ class Cog:
         StoreError
             The store failed after all retries.
         """
-        blocks = self._blocks(chunk)
-        offsets = self._layout.offsets[:, blocks].ravel().tolist()
-        counts = self._layout.counts[:, blocks].ravel().tolist()
-        ranges = list(zip(offsets, counts, strict=True))
+        ranges = self._ranges(chunk)
         nbytes = sum(request.end - request.start for request in self.blob.requests(ranges))
         if self.blob.local:
             self.blob.foresee(ranges)
             return Fetched(chunk, _OnDisk(self.blob, ranges), nbytes)
-        return Fetched(chunk, self.blob.views(ranges), nbytes)
+        return Fetched(chunk, self.blob.views(ranges, f"chunk {chunk}"), nbytes)
 
     def decode(self, fetched: Fetched, reuse: Pixels | None = None) -> Pixels:
-        """Turn what `fetch` returned into pixels (CPU only).
+        """Turn what `fetch` returned into pixels (CPU only, unless bytes must be read again).
+
+        A remote file's blocks that cannot be what was written are read again, as any range that failed.
 
         Parameters
         ----------
@@ -198,51 +217,93 @@ class Cog:
         Raises
         ------
         InputError
-            The bytes are no such block (local file), or an AEF pixel is nodata in some bands only.
+            The bytes are no such block, or an AEF pixel is nodata in some bands only (local file).
         StoreError
-            The bytes are no such block (remote file).
+            The same of a remote file, after all retries.
         """
-        stored = self._decode_stored(fetched, reuse)
-        if self.rule == "aef":
-            return Pixels(stored, self._valid_aef(stored, fetched.chunk))
-        return self._linear(stored)
+        chunk = fetched.chunk
+        stored = self._room(chunk, reuse)
+        for index, block in enumerate(fetched.blocks):
+            self._fill(stored, chunk, index, block)
+        if self.rule != "aef":
+            return self._linear(self._clipped(stored, chunk))
+        try:
+            return self._aef(stored, chunk)
+        except _MixedNodataError as mixed:
+            if self.blob.local:
+                raise InputError(f"{self.name}: chunk {chunk}, {mixed}") from None
+            doubtful = mixed.bands if self._layout.planar else [0]
+
+        def again() -> Pixels:
+            self._put(
+                stored,
+                doubtful,
+                self.blob.views([self._ranges(chunk)[i] for i in doubtful], f"chunk {chunk}"),
+            )
+            return self._aef(stored, chunk)
+
+        return self.blob.until_usable(again, f"chunk {chunk}")
 
     def _blocks(self, chunk: int) -> slice:
         if not 0 <= chunk < self.grid.chunk_count:
             raise IndexError(f"chunk {chunk} of {self.grid.chunk_count}")
         return slice(chunk * self._strips, (chunk + 1) * self._strips)
 
-    def _decode_stored(self, fetched: Fetched, reuse: Pixels | None) -> npt.NDArray[Any]:
-        """Return the stored numbers [band, y, x], C-contiguous, in native byte order."""
+    def _ranges(self, chunk: int) -> list[tuple[int, int]]:
+        """Return (offset, length) of a chunk's blocks, plane by plane."""
+        blocks = self._blocks(chunk)
+        offsets = self._layout.offsets[:, blocks].ravel().tolist()
+        counts = self._layout.counts[:, blocks].ravel().tolist()
+        return list(zip(offsets, counts, strict=True))
+
+    def _room(self, chunk: int, reuse: Pixels | None) -> npt.NDArray[Any]:
+        """Return memory for a chunk's stored numbers [plane, y, x, sample], in native byte order."""
         layout = self._layout
-        place = self.grid.chunk(fetched.chunk)
         planes, samples = (layout.bands, 1) if layout.planar else (1, layout.bands)
-        rows = layout.block_height if layout.tiled else place.height
+        rows = layout.block_height if layout.tiled else self.grid.chunk(chunk).height
         native = layout.dtype.newbyteorder("=")
         shape = (planes, rows, layout.block_width, samples)
         if reuse is not None and (*reuse.values.shape, 1) == shape and reuse.values.dtype == native:
-            stored = reuse.values[..., np.newaxis]
-        else:
-            stored = np.empty(shape, native)
-        strips = -(-rows // layout.block_height)
-        for index, block in enumerate(fetched.blocks):
+            return reuse.values[..., np.newaxis]
+        return np.empty(shape, native)
+
+    def _clipped(self, stored: npt.NDArray[Any], chunk: int) -> npt.NDArray[Any]:
+        """Return [band, y, x] of what lies inside the image, C-contiguous."""
+        place = self.grid.chunk(chunk)
+        clipped = stored[:, : place.height, : place.width]
+        if self._layout.planar:
+            return np.ascontiguousarray(clipped[..., 0])
+        return np.ascontiguousarray(clipped[0].transpose(2, 0, 1))
+
+    def _fill(self, stored: npt.NDArray[Any], chunk: int, index: int, block: Any) -> None:
+        """Decode a block into its place; of a remote file, read it again if it cannot be what was written."""
+        try:
+            return self._put(stored, [index], [block])
+        except ValueError as error:
+            plane = index // -(-stored.shape[1] // self._layout.block_height)
+            where = f"chunk {chunk}, " + (f"band {self.bands[plane]}" if self._layout.planar else "all bands")
+            if self.blob.local:
+                raise InputError(f"{self.name}: {where}: {error}; the file is damaged") from None
+
+        def again() -> None:
+            self._put(stored, [index], self.blob.views([self._ranges(chunk)[index]], where))
+
+        self.blob.until_usable(again, where)
+
+    def _put(self, stored: npt.NDArray[Any], indexes: Sequence[int], blocks: Sequence[Any]) -> None:
+        """Decode some blocks of a chunk into their places; ValueError where they cannot be."""
+        height = self._layout.block_height
+        strips = -(-stored.shape[1] // height)
+        for index, block in zip(indexes, blocks, strict=True):
             plane, strip = divmod(index, strips)
-            top = strip * layout.block_height
-            out = stored[plane, top : top + layout.block_height]
-            if not block:
+            out = stored[plane, strip * height : (strip + 1) * height]
+            if not block:  # nodata by the format, and by nothing else: a failed read is an error
                 out[...] = 0 if self._nodata is None else self._nodata
                 continue
             try:
                 self._decode_block(block, out)
-            except (RuntimeError, ValueError) as exc:  # imagecodecs' errors are RuntimeErrors
-                where = f"chunk {fetched.chunk}, " + (
-                    f"band {self.bands[plane]}" if layout.planar else "all bands"
-                )
-                raise self._undecodable(f"{where}: {layout.codec} bytes cannot be decoded ({exc})") from None
-        clipped = stored[:, : place.height, : place.width]
-        if layout.planar:
-            return np.ascontiguousarray(clipped[..., 0])
-        return np.ascontiguousarray(clipped[0].transpose(2, 0, 1))
+            except (RuntimeError, ValueError) as error:  # imagecodecs' errors are RuntimeErrors
+                raise ValueError(f"{self._layout.codec} bytes cannot be decoded ({error})") from None
 
     def _decode_block(self, block: Any, out: npt.NDArray[Any]) -> None:
         """Decode one tile or strip into out[y, x, sample], which it must fill exactly."""
@@ -269,13 +330,9 @@ class Cog:
             bits = out.view(f"u{out.itemsize}")
             np.add.accumulate(bits, axis=1, dtype=bits.dtype, out=bits)
 
-    def _undecodable(self, what: str) -> InputError | StoreError:
-        if self.blob.local:
-            return InputError(f"{self.name}: {what}; the file is damaged")
-        return StoreError(f"{self.name}: {what}; it was damaged on the way, or in the store")
-
-    def _valid_aef(self, codes: npt.NDArray[np.int8], chunk: int) -> npt.NDArray[np.bool_]:
-        """Return valid[y, x], after checking that a pixel is nodata in all bands or in none."""
+    def _aef(self, stored: npt.NDArray[Any], chunk: int) -> Pixels:
+        """Return codes with valid[y, x], after checking that a pixel is nodata in all bands or in none."""
+        codes = self._clipped(stored, chunk)
         absent: npt.NDArray[np.bool_] = codes[0] == AEF_NODATA
         other = np.empty_like(absent)
         whole = not absent.any()
@@ -286,13 +343,13 @@ class Cog:
             np.logical_xor(other, absent, out=other)
             if other.any():
                 y, x = (int(i) for i in np.argwhere(other)[0])
-                raise InputError(
-                    f"{self.name}: chunk {chunk}, row {y}, column {x}: nodata in one of the bands "
-                    f"{self.bands[0]} and {self.bands[band]} only, expected in all bands or none; "
-                    "is this an AEF file, and whole?"
+                raise _MixedNodataError(
+                    f"row {y}, column {x}: nodata in one of the bands {self.bands[0]} and {self.bands[band]} "
+                    "only, expected in all bands or none; is this an AEF file, and whole?",
+                    _outvoted(codes == AEF_NODATA),
                 )
         np.logical_not(absent, out=absent)
-        return absent
+        return Pixels(codes, absent)
 
     def _linear(self, stored: npt.NDArray[Any]) -> Pixels:
         layout = self._layout
@@ -316,6 +373,17 @@ class Cog:
             raise unsupported(self.name, "AEF codes with a scale or offset of their own", "plain codes")
         self._nodata = np.int8(AEF_NODATA)
         self.nodata = (float(AEF_NODATA),) * layout.bands
+
+
+def _outvoted(absent: npt.NDArray[np.bool_]) -> list[int]:
+    """Return the bands that are nodata, or are not, where most bands of a pixel say otherwise.
+
+    Parameters
+    ----------
+    absent : bool ndarray[band, y, x]
+    """
+    most = absent.sum(axis=0) * 2 > len(absent)
+    return np.flatnonzero((absent != most).any(axis=(1, 2))).tolist()
 
 
 def _nodata(layout: Layout, name: str) -> Any:

@@ -27,7 +27,7 @@ from rasterio.windows import Window
 
 from zonal.errors import InputError, StoreError, ZonalError
 from zonal.grid import Grid
-from zonal.io.ranges import Blob, RetryPolicy, Stat
+from zonal.io.ranges import Blob, ReadPolicy, Stat
 from zonal.io.raster import Counters, DecodeRule, Pixels, linear_pixels
 from zonal.io.seekable import Seekable
 
@@ -115,7 +115,7 @@ class GdalRaster:
         cls,
         path_or_url: str,
         storage_options: Mapping[str, Any] | None = None,
-        policy: RetryPolicy | None = None,
+        policy: ReadPolicy | None = None,
     ) -> GdalRaster:
         """Open a raster and read its header.
 
@@ -125,7 +125,7 @@ class GdalRaster:
             A local path or anything fsspec resolves to one file.
         storage_options : mapping, optional
             For the fsspec filesystem.
-        policy : RetryPolicy, optional
+        policy : ReadPolicy, optional
 
         Raises
         ------

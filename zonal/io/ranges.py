@@ -1,4 +1,4 @@
-"""Byte ranges through fsspec: coalescing, the only retries, counters.
+"""Byte ranges through fsspec: the only retries, counters.
 
 Knows URLs, storage options, clients and their faults; not what the bytes mean.
 Every range arrives exactly as long as asked, or an error names it.
@@ -20,16 +20,13 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from zonal.credentials import scrub_urls, secrets
-from zonal.errors import InputError, StoreError
+from zonal.errors import InputError, MissingError, StoreError
 from zonal.io import clients
+from zonal.io.cache import Cache
+from zonal.io.merged import GAP, Merged, coalesce
 from zonal.io.raster import Counters, Stat
 
-__all__ = ["GAP", "LONGEST_MERGE", "Blob", "Merged", "RetryPolicy", "Stat", "coalesce"]
-
-GAP = 64 * 1024
-"""Unwanted bytes read rather than sent for in a second request."""
-LONGEST_MERGE = 8 * 1024 * 1024
-"""No merged request grows beyond this, so that ranges still travel side by side."""
+__all__ = ["Blob", "ReadPolicy", "Stat"]
 
 IN_FLIGHT = 64
 """Requests at once for one read: all ranges of an AEF chunk."""
@@ -38,8 +35,8 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """How long to insist on a request that fails.
+class ReadPolicy:
+    """How long to insist on a request that fails, and how far to trust one that does not.
 
     Parameters
     ----------
@@ -53,6 +50,10 @@ class RetryPolicy:
         Seconds after which no new attempt begins.
     stall : float
         Seconds without a byte after which an attempt has failed.
+    twice : bool
+        Read every range of a remote file twice; two answers that differ are a failed attempt.
+    cache : Cache, optional
+        Where ranges of remote files are kept, and looked for before they are asked for.
     """
 
     attempts: int = 10
@@ -60,6 +61,8 @@ class RetryPolicy:
     longest_delay: float = 5.0
     total: float = 300.0
     stall: float = 30.0
+    twice: bool = False
+    cache: Cache | None = None
 
     def delays(self) -> Iterator[float]:
         """Yield the pause after each failed attempt; ends when there is to be no further one."""
@@ -71,58 +74,6 @@ class RetryPolicy:
             yield pause
 
 
-@dataclass(frozen=True, slots=True)
-class Merged:
-    """One request that answers several ranges: bytes `start` to `end` hold the ranges `members`."""
-
-    start: int
-    end: int
-    members: tuple[int, ...]
-
-
-def coalesce(ranges: Sequence[tuple[int, int]], gap: int = GAP, longest: int = LONGEST_MERGE) -> list[Merged]:
-    """Join neighbouring ranges into fewer requests.
-
-    fsspec's own `merge_offset_ranges` is quadratic in some releases and drops
-    exact duplicates; this is one sort and one pass.
-
-    Parameters
-    ----------
-    ranges : sequence of (offset, length)
-        In any order; empty ones are left out, duplicates and overlaps share a request.
-    gap : int
-        Ranges at most this many bytes apart are joined...
-    longest : int
-        ...unless the request would become longer than this. Overlapping ranges are
-        joined regardless: no byte is asked for twice.
-
-    Returns
-    -------
-    list of Merged
-        By offset; every non-empty range is a member of exactly one.
-    """
-    merged: list[Merged] = []
-    start = end = -1
-    members: list[int] = []
-    for index in sorted(range(len(ranges)), key=lambda i: ranges[i][0]):
-        offset, length = ranges[index]
-        if offset < 0 or length < 0:
-            raise ValueError(f"a range needs offset >= 0 and length >= 0; got {offset=} {length=}")
-        if length == 0:
-            continue
-        near = offset - end <= gap and max(end, offset + length) - start <= longest
-        if members and (offset < end or near):
-            end = max(end, offset + length)
-        else:
-            if members:
-                merged.append(Merged(start, end, tuple(members)))
-            start, end, members = offset, offset + length, []
-        members.append(index)
-    if members:
-        merged.append(Merged(start, end, tuple(members)))
-    return merged
-
-
 class Blob:
     """The bytes behind a path or URL, read by ranges; safe to share between threads.
 
@@ -132,8 +83,10 @@ class Blob:
         A local path or anything fsspec resolves.
     storage_options : mapping, optional
         For the fsspec filesystem. Never shown in a message.
-    policy : RetryPolicy, optional
-        How often to try a remote store.
+    policy : ReadPolicy, optional
+        How often to try a remote store, and what to keep.
+    stat : Stat, optional
+        What the file is known to be; `stat()` finds out.
 
     Raises
     ------
@@ -156,14 +109,16 @@ class Blob:
         self,
         url: str,
         storage_options: Mapping[str, Any] | None = None,
-        policy: RetryPolicy | None = None,
+        policy: ReadPolicy | None = None,
+        stat: Stat | None = None,
     ) -> None:
         self.name = scrub_urls(url)
         self.counters = Counters()
-        self._policy = policy or RetryPolicy()
+        self._policy = policy or ReadPolicy()
         self._secrets = tuple(secrets(storage_options or {}))
         self._lock = threading.Lock()
-        self._size: int | None = None
+        self._stat = stat
+        self._distrusted = 0
         stall, total = self._policy.stall, self._policy.total
         cause = ""
         try:
@@ -190,17 +145,18 @@ class Blob:
         StoreError
             The store failed after all retries.
         """
-        (stat,) = self._persist(lambda _: [self._ask_stat()], ["size and version"])
-        self._size = stat.size
-        return stat
+        (self._stat,) = self._persist(lambda _: [self._ask_stat()], ["size and version"])
+        return self._stat
 
-    def read(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+    def read(self, ranges: Sequence[tuple[int, int]], what: str = "") -> list[bytes]:
         """Read byte ranges, near ones in one request, all requests at once.
 
         Parameters
         ----------
         ranges : sequence of (offset, length)
             In any order, duplicates allowed.
+        what : str
+            What lies there, for messages.
 
         Returns
         -------
@@ -214,23 +170,53 @@ class Blob:
         StoreError
             The store failed after all retries.
         """
-        return [bytes(view) for view in self.views(ranges)]
+        return [bytes(view) for view in self.views(ranges, what)]
+
+    def until_usable(self, use: Callable[[], T], what: str) -> T:
+        """Call `use`, which reads from this blob, until it can make something of what it read.
+
+        Parameters
+        ----------
+        use : callable
+            Raises ValueError or RuntimeError where the bytes cannot be what was written.
+        what : str
+            What is read, for messages.
+
+        Raises
+        ------
+        StoreError
+            They could not be used after all retries.
+        """
+
+        def ask(_: list[int]) -> list[T | Exception]:
+            try:
+                return [use()]
+            except (ValueError, RuntimeError) as error:
+                self._distrusted += 1  # what is kept of it may be no better
+                return [OSError(str(error))]
+
+        trusted = self._distrusted
+        try:
+            return self._persist(ask, [what])[0]
+        finally:
+            self._distrusted = trusted
 
     def requests(self, ranges: Sequence[tuple[int, int]]) -> list[Merged]:
         """Return the requests that `read` sends for ranges."""
         # A seek costs nothing on a disk: there, only overlaps are worth joining.
         return coalesce(ranges, gap=0 if self.local else GAP)
 
-    def views(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | memoryview]:
+    def views(self, ranges: Sequence[tuple[int, int]], what: str = "") -> list[bytes | memoryview]:
         """Read byte ranges like `read`, without copying a byte once it is here.
 
         Ranges that share a request are views of one memory.
         """
         merged = self.requests(ranges)
-        if self._size is not None:
+        if self._stat is not None:
             for request in merged:
-                self._check_end(request, self._size)
-        names = [f"bytes {request.start} to {request.end}" for request in merged]
+                self._check_end(request, self._stat.size)
+        where = f"{what}, " if what else ""
+        names = [f"{where}bytes {request.start} to {request.end}" for request in merged]
         ask = self._ask_local if self.local else self._ask_remote
         answers = self._persist(lambda todo: ask([merged[i] for i in todo]), names)
         pieces: list[bytes | memoryview] = [b""] * len(ranges)
@@ -249,9 +235,9 @@ class Blob:
         InputError
             The file is missing, or ends before a range does.
         """
-        self.stat()
+        size = self.stat().size
         for request in (requests := self.requests(ranges)):
-            self._check_end(request, self._size or 0)
+            self._check_end(request, size)
         if hasattr(os, "posix_fadvise"):  # only advice: whoever reads the ranges gets them anyway
             with suppress(OSError), Path(self.path).open("rb", buffering=0) as file:
                 for request in requests:
@@ -328,6 +314,43 @@ class Blob:
         return answers
 
     def _ask_remote(self, requests: list[Merged]) -> list[bytes | Exception]:
+        """Answer requests from the cache, else by the store, as often as the policy wants to hear it."""
+        kept = [self._kept(request) for request in requests]
+        todo = [request for request, data in zip(requests, kept, strict=True) if data is None]
+        answers = self._ask_store(todo) if todo else []
+        if self._policy.twice and todo:
+            for at, again in enumerate(self._ask_store(todo)):
+                first = answers[at]
+                if isinstance(first, bytes) and isinstance(again, bytes) and first != again:
+                    answers[at] = OSError("two reads of it gave different bytes")
+                elif isinstance(again, Exception):
+                    answers[at] = again
+        for request, answer in zip(todo, answers, strict=True):
+            if isinstance(answer, bytes):
+                self._keep(request, answer)
+        coming = iter(answers)
+        return [next(coming) if data is None else data for data in kept]
+
+    def _kept(self, request: Merged) -> bytes | None:
+        """Return what the cache has of the file that this is known to be."""
+        cache = self._policy.cache
+        if cache is None or self._stat is None or self._distrusted:
+            return None
+        data = cache.get(self._cached_name, self._stat, request.start, request.end)
+        if data is not None:
+            self._count(cached=len(data))
+        return data
+
+    def _keep(self, request: Merged, data: bytes) -> None:
+        if self._policy.cache is not None and self._stat is not None:
+            self._policy.cache.put(self._cached_name, self._stat, request.start, data)
+
+    @property
+    def _cached_name(self) -> str:
+        """What was read once is not good enough for a run that reads twice."""
+        return f"{'twice ' if self._policy.twice else ''}{self.name}"
+
+    def _ask_store(self, requests: list[Merged]) -> list[bytes | Exception]:
         starts = [request.start for request in requests]
         ends = [request.end for request in requests]
         try:
@@ -362,6 +385,8 @@ class Blob:
         if isinstance(error, (TypeError, AttributeError, NameError, NotImplementedError)):
             raise error  # a bug, here or in a client
         reason = clients.permanent(error, local=self.local)
+        if reason == clients.MISSING:
+            raise MissingError(f"{self.name}: {reason}")
         if reason:
             raise InputError(f"{self.name}: {self._hide(reason)}")
 
@@ -370,8 +395,9 @@ class Blob:
             text = text.replace(secret, "***")
         return text
 
-    def _count(self, requests: int = 0, received: int = 0, retries: int = 0) -> None:
+    def _count(self, requests: int = 0, received: int = 0, retries: int = 0, cached: int = 0) -> None:
         with self._lock:
             self.counters.requests += requests
             self.counters.bytes += received
             self.counters.retries += retries
+            self.counters.cached += cached

@@ -88,11 +88,12 @@ class Stat:
 
 @dataclass(slots=True)
 class Counters:
-    """What was read so far: requests sent, bytes received, requests sent again."""
+    """What was read so far: requests sent, bytes received, requests sent again, bytes that the cache had."""
 
     requests: int = 0
     bytes: int = 0
     retries: int = 0
+    cached: int = 0
 
 
 class Stored(Protocol):

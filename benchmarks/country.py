@@ -271,7 +271,7 @@ def measure(args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         staging_cpu = time.process_time() - cpu
     after_staging = _peak()
     clock = time.perf_counter()
-    plan, _ = plan_year(settings, raster, staged, YEAR, headers=False)
+    plan, _, _ = plan_year(settings, raster, staged, YEAR, headers=False)
     planning = time.perf_counter() - clock
     peak = _peak()
     clock = time.perf_counter()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from zonal import screen as screens
-from zonal.engine import Event
+from zonal.events import Event
 from zonal.screen import screen
 
 

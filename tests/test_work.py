@@ -83,7 +83,7 @@ def world(folder: Path, tiles: list[SyntheticTile], zones: Any, **values: Any) -
         key="k",
         part_zones=settings.part_zones,
     )
-    plan, opened = plan_year(settings, raster, staged, 2024, headers=True)
+    plan, opened, _ = plan_year(settings, raster, staged, 2024, headers=True)
     job = Job(
         stage=staged,
         parts=Folder(str(folder / "parts")),

@@ -17,7 +17,10 @@ import typer
 from zonal.ending import Stopped, fail, fail_as_bug, leave, stop, tell
 from zonal.errors import UsageError, ZonalError
 from zonal.options import (
+    AllowMissing,
+    Attempts,
     Bbox,
+    Cache,
     CatalogFile,
     Cluster,
     County,
@@ -30,11 +33,14 @@ from zonal.options import (
     MaxLand,
     Mirror,
     Output,
+    Patience,
     Quiet,
     Raster,
+    Stall,
     State,
     Stats,
     Threads,
+    Verify,
     Workers,
     Workflow,
     Year,
@@ -91,6 +97,12 @@ def run(
     cluster: Cluster = None,
     workers: Workers = None,
     threads: Threads = None,
+    attempts: Attempts = None,
+    patience: Patience = None,
+    stall: Stall = None,
+    verify: Verify = None,
+    allow_missing: AllowMissing = None,
+    cache: Cache = None,
     output: Output = None,
     catalog: CatalogFile = None,
     mirror: Mirror = None,
@@ -110,7 +122,7 @@ def run(
         fork_from_a_server()
     from zonal.screen import screen
 
-    starting = Starting(settings.cluster, settings.workers, settings.threads)
+    starting = Starting(settings.cluster, settings.workers, settings.threads, settings.patience)
     with starting as runner, screen(quiet=quiet, json_logs=json_logs) as notify:
         from zonal import engine as engines  # takes its time, in which workers start
 

@@ -9,13 +9,23 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from zonal.errors import InputError, StoreError, ZonalError, first_line
 from zonal.local import local_cluster
+
+
+class KilledError(StoreError):
+    """A task ended each worker that took it, one after the other; `key` is the task's."""
+
+    def __init__(self, key: Any, workers: int) -> None:
+        super().__init__(f"task {key} ended {workers} workers, one after the other")
+        self.key = key
+        self.workers = workers
 
 
 class Runner(Protocol):
@@ -25,11 +35,17 @@ class Runner(Protocol):
     def described(self) -> str:
         """Where the tasks run, for the screen."""
 
-    def run(self, graph: dict[Any, Any], keys: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
-        """Run the tasks; raise a task's own error."""
+    @property
+    def threads(self) -> int:
+        """How many tasks run at once, now."""
+
+    def run(
+        self, graph: dict[Any, Any], keys: Sequence[Any], avoid: Collection[str] = ()
+    ) -> Iterator[tuple[Any, Any]]:
+        """Run the tasks, not on the workers to avoid if there are others; raise a task's own error."""
 
     def everywhere(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
-        """Call a function once on every worker: its name -> value."""
+        """Call a function once on every worker: its name -> value, or the error that it raised."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +59,9 @@ class Threads:
         """Where the tasks run."""
         return f"{self.threads} threads of this process"
 
-    def run(self, graph: dict[Any, Any], keys: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+    def run(
+        self, graph: dict[Any, Any], keys: Sequence[Any], avoid: Collection[str] = ()
+    ) -> Iterator[tuple[Any, Any]]:
         """Run all, then yield all."""
         import dask.threaded
 
@@ -57,10 +75,11 @@ class Threads:
 
 @dataclass(frozen=True)
 class Distributed:
-    """A Dask client, wherever its workers are."""
+    """A Dask client, wherever its workers are; `patience` is how long to wait for some when all are gone."""
 
     client: Any
     address: str = ""
+    patience: float = 300.0
 
     @property
     def described(self) -> str:
@@ -70,7 +89,15 @@ class Distributed:
         threads = sum(worker["nthreads"] for worker in workers)
         return f"Dask workers: {len(workers)}, threads: {threads}, dashboard: {self.client.dashboard_link}"
 
-    def run(self, graph: dict[Any, Any], keys: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+    @property
+    def threads(self) -> int:
+        """Of all workers."""
+        with self._reached():
+            return sum(self.client.nthreads().values())
+
+    def run(
+        self, graph: dict[Any, Any], keys: Sequence[Any], avoid: Collection[str] = ()
+    ) -> Iterator[tuple[Any, Any]]:
         """Yield each value as soon as it is there."""
         import dask
         from distributed import as_completed
@@ -79,15 +106,20 @@ class Distributed:
         # The headers of a country's tiles are 100 MB, and Dask would have much to say about that.
         quiet = dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GB"})
         with self._reached(), quiet:
-            futures = self.client.get(graph, list(keys), sync=False)
+            others = sorted({*self.client.nthreads()} - {*avoid}) if avoid else []
+            # Preferred, no more: the others may go away.
+            place = {"workers": others, "allow_other_workers": True} if others else {}
+            futures = self.client.get(graph, list(keys), sync=False, **place)
         names = dict(zip((future.key for future in futures), keys, strict=True))
         done = as_completed(futures, with_results=True, loop=self.client.loop)
         try:
             while not done.is_empty():
                 with self._reached():
-                    # Dask's own wait would go on for ever where the scheduler went away.
+                    # Dask's own wait would go on for ever where the scheduler or all workers went away.
+                    watch = _Watch(self)
                     while not done.has_ready():
                         self._check()
+                        watch.check()
                         with done.thread_condition:
                             done.thread_condition.wait(timeout=0.1)
                     future, value = next(done)
@@ -95,7 +127,7 @@ class Distributed:
                         raise self._lost()
                 yield names[future.key], value
         except KilledWorker as error:
-            raise StoreError(f"a task ended its worker again and again: {error}") from error
+            raise KilledError(error.task, error.allowed_failures + 1) from error
         finally:
             if self.connected:  # else it would wait for a scheduler that is gone
                 with contextlib.suppress(StoreError), self._reached():
@@ -104,7 +136,7 @@ class Distributed:
     def everywhere(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
         """Call it on each worker."""
         with self._reached():
-            found: dict[str, Any] = self.client.run(function, *arguments)
+            found: dict[str, Any] = self.client.run(function, *arguments, on_error="return")
         return found
 
     @property
@@ -145,6 +177,30 @@ class Distributed:
         )
 
 
+class _Watch:
+    """Looks now and then, while nothing comes, whether there is a worker left."""
+
+    def __init__(self, cluster: Distributed) -> None:
+        self.cluster = cluster
+        self.seen = self.looked = time.monotonic()
+
+    def check(self) -> None:
+        """Raise StoreError if there was no worker, or no answer, for as long as `patience`."""
+        now = time.monotonic()
+        if now < self.looked + 1:
+            return
+        self.looked = now
+        client = self.cluster.client
+        with contextlib.suppress(TimeoutError):
+            if client.sync(client.scheduler.ncores, callback_timeout=10):
+                self.seen = now
+        if now - self.seen > self.cluster.patience:
+            raise StoreError(
+                f"the Dask cluster {self.cluster.address or 'of this process'} has had no worker for "
+                f"{now - self.seen:.0f} s; finished parts are kept: the same command goes on where it stopped"
+            )
+
+
 class Starting:
     """A cluster that comes up in the background of a `with`; whoever first needs it waits for it.
 
@@ -152,21 +208,23 @@ class Starting:
 
     Parameters
     ----------
-    address, workers, threads
+    address, workers, threads, patience
         As for `connect`, whose errors the first use raises.
     """
 
-    def __init__(self, address: str, workers: int | None, threads: int | None) -> None:
+    def __init__(
+        self, address: str, workers: int | None, threads: int | None, patience: float = 300.0
+    ) -> None:
         self._coming: Future[Runner] = Future()
         self._left = threading.Event()
         self._thread = threading.Thread(
-            target=self._live, args=(address, workers, threads), name="zonal-cluster", daemon=True
+            target=self._live, args=(address, workers, threads, patience), name="zonal-cluster", daemon=True
         )
         self._thread.start()
 
-    def _live(self, address: str, workers: int | None, threads: int | None) -> None:
+    def _live(self, *place: Any) -> None:
         try:
-            with connect(address, workers, threads) as runner:
+            with connect(*place) as runner:
                 self._coming.set_result(runner)
                 self._left.wait()
         except BaseException as error:
@@ -187,9 +245,16 @@ class Starting:
         """Where the tasks run."""
         return self._coming.result().described
 
-    def run(self, graph: dict[Any, Any], keys: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+    @property
+    def threads(self) -> int:
+        """Of its workers."""
+        return self._coming.result().threads
+
+    def run(
+        self, graph: dict[Any, Any], keys: Sequence[Any], avoid: Collection[str] = ()
+    ) -> Iterator[tuple[Any, Any]]:
         """Run there."""
-        return self._coming.result().run(graph, keys)
+        return self._coming.result().run(graph, keys, avoid)
 
     def everywhere(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
         """Call there."""
@@ -197,7 +262,9 @@ class Starting:
 
 
 @contextlib.contextmanager
-def connect(address: str, workers: int | None, threads: int | None) -> Iterator[Runner]:
+def connect(
+    address: str, workers: int | None, threads: int | None, patience: float = 300.0
+) -> Iterator[Runner]:
     """Start workers on this machine, or find a scheduler at an address.
 
     Parameters
@@ -206,6 +273,8 @@ def connect(address: str, workers: int | None, threads: int | None) -> Iterator[
         ``local``, ``tcp://host:port`` or ``tls://host:port``.
     workers, threads : int or None
         Processes and threads a process, for ``local``.
+    patience : float
+        Seconds to wait for workers when all are gone.
 
     Raises
     ------
@@ -225,7 +294,7 @@ def connect(address: str, workers: int | None, threads: int | None) -> Iterator[
             client = Client(address, timeout="20s", set_as_default=False)
         except (OSError, TimeoutError, ValueError) as error:
             raise InputError(f"no Dask scheduler answers at {address}: {first_line(error)}") from None
-        found = Distributed(client, address)
+        found = Distributed(client, address, patience)
         try:
             try:
                 with found._reached():
@@ -241,7 +310,7 @@ def connect(address: str, workers: int | None, threads: int | None) -> Iterator[
                     client.close(timeout=2)
         return
     with local_cluster(workers, threads) as cluster, Client(cluster, set_as_default=False) as client:
-        yield Distributed(client)
+        yield Distributed(client, patience=patience)
 
 
 def active() -> Runner | None:

@@ -20,32 +20,21 @@ import geopandas as gpd
 
 from zonal.clusters import Runner, Starting
 from zonal.credentials import without_credentials
-from zonal.errors import InputError
+from zonal.errors import InputError, ZonalError, first_line
+from zonal.events import Event, Notify, quiet
 from zonal.fingerprint import digest, fingerprint
-from zonal.graph import wire
 from zonal.inputs import absolute
 from zonal.io.folder import Folder
-from zonal.io.stage import STAGE, Stage
+from zonal.io.stage import Stage
 from zonal.io.table import covered_zones
 from zonal.manifest import about, figures
 from zonal.output import DATASET, TABLE, WORK, Output
 from zonal.planning import Opened, costs, plan_year
 from zonal.request import Request
+from zonal.rounds import gather
 from zonal.settings import Settings
 from zonal.units import Costs, Plan
-from zonal.work import Job, PartReport, UnitReport, part_name
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something to show: a `kind` (info, warning, progress), a sentence, and its figures."""
-
-    kind: str
-    message: str
-    values: dict[str, Any] = field(default_factory=dict)
-
-
-Notify = Callable[[Event], None]
+from zonal.work import Job, look, part_name
 
 
 @dataclass(frozen=True)
@@ -70,15 +59,11 @@ class Result:
     fresh: bool
 
 
-def _quiet(_: Event) -> None:
-    """Show nothing."""
-
-
 def run(
     settings: Settings,
     *,
     fresh: bool = False,
-    notify: Notify = _quiet,
+    notify: Notify = quiet,
     runner: Runner | None = None,
     frame: gpd.GeoDataFrame | None = None,
 ) -> list[Result]:
@@ -123,7 +108,9 @@ def run(
     results = []
     with ExitStack() as stack:
         if runner is None:  # its processes start while zones are staged
-            runner = stack.enter_context(Starting(settings.cluster, settings.workers, settings.threads))
+            runner = stack.enter_context(
+                Starting(settings.cluster, settings.workers, settings.threads, settings.patience)
+            )
         # The years share one stage: beside their outputs, or inside the only one.
         home = outputs[years[0]]
         if len(years) > 1:
@@ -150,7 +137,7 @@ def plan(
     settings: Settings,
     *,
     headers: bool = False,
-    notify: Notify = _quiet,
+    notify: Notify = quiet,
     frame: gpd.GeoDataFrame | None = None,
 ) -> dict[int | None, Costs]:
     """Plan a workflow without reading a pixel.
@@ -172,7 +159,7 @@ def plan(
     with tempfile.TemporaryDirectory(prefix="zonal-plan-") as scratch:
         staged = inputs.stage(Folder(scratch), inputs.stage_key(), _telling(notify))
         for year in inputs.years:
-            made, opened = plan_year(settings, inputs.raster, staged, year, headers=headers)
+            made, opened, _ = plan_year(settings, inputs.raster, staged, year, headers=headers)
             found[year] = costs(inputs.raster, staged, made, opened)
     return found
 
@@ -221,6 +208,7 @@ class _Run:
     seconds: dict[str, float]
     plan: Plan = field(init=False)
     opened: list[Opened] = field(init=False)
+    missing: list[str] = field(init=False)
     costs: Costs = field(init=False)
     header_bytes: int = field(init=False)
     fingerprint: dict[str, Any] = field(init=False)
@@ -229,7 +217,9 @@ class _Run:
         """Plan on the files' own headers; return the result if the output holds it already."""
         started = time.perf_counter()
         raster = self.inputs.raster
-        self.plan, self.opened = plan_year(self.inputs.settings, raster, self.staged, self.year, headers=True)
+        self.plan, self.opened, self.missing = plan_year(
+            self.inputs.settings, raster, self.staged, self.year, headers=True
+        )
         self.header_bytes = sum(file.header_bytes for _, _, file in self.opened)
         self.costs = costs(raster, self.staged, self.plan, self.opened)
         self.seconds["planning"] = time.perf_counter() - started
@@ -252,9 +242,15 @@ class _Run:
         parts = self.output.begin(self.fingerprint, self.plan, fresh=fresh)
         job = self._job(parts)
         _probe(runner, job)
-        reports = self._gather(runner, job)
+        headers = [file.header for _, _, file in self.opened]
+        name = f"{digest(self.fingerprint)[:8]}-{uuid.uuid4().hex[:8]}"
+        reports = gather(runner, self.plan, job, headers, name, self.costs.bytes_to_fetch, self.notify)
         gathered = time.perf_counter()
         self.seconds["computing"] = gathered - started
+        if self.missing:
+            first = f"{self.missing[0]}{' and others' if len(self.missing) > 1 else ''}"
+            sentence = f"{len(self.missing):,} tiles that the index lists are missing ({first}): left out"
+            self.notify(Event("warning", sentence, {"missing": len(self.missing)}))
         zones = covered_zones(parts, [part_name(part.number) for part in self.plan.parts])
         if not zones["covered"]:
             self.output.abandon()
@@ -304,33 +300,10 @@ class _Run:
                 "zones": self.staged.report["files"],
                 "index": index,
                 "tiles": [{"path": tile.path, **asdict(stat)} for tile, stat, _ in self.opened],
+                "missing_tiles": self.missing,
                 "coordinate_operations": self.staged.report["operations"],
             },
         }
-
-    def _gather(self, runner: Runner, job: Job) -> list[UnitReport | PartReport]:
-        """Run the parts that are missing, and tell how far it is."""
-        written = {*job.parts.names()}
-        done = {part.number for part in self.plan.parts if part_name(part.number) in written}
-        if done:
-            self.notify(Event("info", f"{len(done):,} of {len(self.plan.parts):,} parts are there already"))
-        headers = [file.header for _, _, file in self.opened]
-        wiring = wire(self.plan, job, headers, done, f"{digest(self.fingerprint)[:8]}-{uuid.uuid4().hex[:8]}")
-        totals = {"zones": self.plan.zones, "chunks": self.plan.chunks, "bytes": self.costs.bytes_to_fetch}
-        zones = sum(stop - start for start, stop in (self.plan.parts[number].zones for number in done))
-        chunks = fetched = 0
-        reports: list[UnitReport | PartReport] = []
-        started = time.perf_counter()
-        for _, value in runner.run(wiring.graph, [*wiring.units, *wiring.parts]):
-            reports.append(value)
-            if isinstance(value, UnitReport):
-                chunks += value.chunks
-                fetched += value.fetched
-            else:
-                zones += value.zones
-            figures = {"zones": zones, "chunks": chunks, "bytes": fetched, "totals": totals}
-            self.notify(Event("progress", "", {**figures, "seconds": time.perf_counter() - started}))
-        return reports
 
 
 def _everywhere(folder: Folder) -> Folder:
@@ -346,12 +319,14 @@ def _warnings(zones: dict[str, Any]) -> Iterator[str]:
 
 
 def _probe(runner: Runner, job: Job) -> None:
-    """Find workers that do not see the staged zones, before any work."""
-    # A method of Folder: a function of this module would make each worker load all that the driver needs.
-    seen = runner.everywhere(job.stage.folder.exists, STAGE)
-    blind = [name for name, value in seen.items() if not value]
-    if blind:
-        raise InputError(
-            f"worker {blind[0]} does not see {job.stage.folder.shown()}; "
-            "choose an --output that every worker reaches"
-        )
+    """Find workers that cannot do the work, before any is done."""
+    for name, problem in runner.everywhere(look, job).items():
+        if isinstance(problem, ZonalError):
+            raise type(problem)(f"worker {name}: {problem}")
+        if isinstance(problem, OSError):  # it ended meanwhile: others do the work
+            continue
+        if problem is not None:
+            raise InputError(
+                f"worker {name} cannot run zonal's tasks ({type(problem).__name__}: {first_line(problem)}); "
+                "install there what the driver has"
+            )

@@ -64,8 +64,9 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     for path, tile in new["tiles"].items():
         if tiles.get(path) != tile:
             return f"tile {path} {'has changed' if path in tiles else 'is new'}"
-    if len(tiles) != len(new["tiles"]):
-        return "it has other tiles"
+    for path in tiles:
+        if path not in new["tiles"]:
+            return f"it has tile {path}, this run has not"
     if old.get("zones") != new["zones"]:
         return "its zones have changed"
     return "it is from another version of zonal"

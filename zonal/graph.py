@@ -9,8 +9,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from zonal.units import Plan
-from zonal.work import Job, UnitReport, finish_part, run_unit
+from zonal.errors import StoreError
+from zonal.units import Part, Plan, Unit
+from zonal.work import Job, PartReport, UnitFailure, UnitReport, finish_part, run_unit
 
 if TYPE_CHECKING:
     from zonal.stats.moments import Moments
@@ -27,9 +28,9 @@ class Wiring:
     graph : dict
         In Dask's own format.
     units : tuple of keys
-        Values are `UnitReport`.
+        Values are `UnitReport` or `UnitFailure`.
     parts : tuple of keys
-        Values are `PartReport`; when one is there, its file is written.
+        Values are `PartReport`; when one is there, its file is written. None where a unit failed.
     """
 
     graph: dict[Any, Any]
@@ -55,6 +56,8 @@ def wire(plan: Plan, job: Job, headers: Sequence[Any], done: Collection[int], na
     -----
     A unit gives one value for each part; each is picked by a task of its own,
     so that a finished part frees its share whatever its neighbours wait for.
+    A unit that its store failed gives a failure in place of moments, and its parts
+    give nothing: all others go on.
     """
     todo = [part for part in plan.parts if part.number not in done]
     wanted = {part.number for part in todo}
@@ -70,7 +73,7 @@ def wire(plan: Plan, job: Job, headers: Sequence[Any], done: Collection[int], na
         header = (f"header-{name}", unit.tile)
         graph[header] = headers[unit.tile]
         whole, report = (f"unit-{name}", unit.number), (f"report-{name}", unit.number)
-        graph[whole] = (run_unit, common, replace(unit, parts=parts), zones, header)
+        graph[whole] = (_unit, common, replace(unit, parts=parts), zones, header)
         graph[report] = (_report, whole)
         unit_keys.append(report)
         for place, number in enumerate(parts):
@@ -80,14 +83,40 @@ def wire(plan: Plan, job: Job, headers: Sequence[Any], done: Collection[int], na
     part_keys: list[Key] = []
     for part in todo:
         key = (f"part-{name}", part.number)
-        graph[key] = (finish_part, common, part, [share[unit, part.number] for unit in part.units])
+        graph[key] = (_part, common, part, [share[unit, part.number] for unit in part.units])
         part_keys.append(key)
     return Wiring(graph, tuple(unit_keys), tuple(part_keys))
 
 
-def _report(result: tuple[UnitReport, list[list[Moments]]]) -> UnitReport:
+Result = tuple[UnitReport | UnitFailure, "list[list[Moments]]"]
+
+
+def _unit(job: Job, unit: Unit, zones: Sequence[tuple[int, int]], header: Any) -> Result:
+    try:
+        return run_unit(job, unit, zones, header)
+    except StoreError as error:
+        return UnitFailure(unit.number, str(error), _here()), []
+
+
+def _report(result: Result) -> UnitReport | UnitFailure:
     return result[0]
 
 
-def _share(result: tuple[UnitReport, list[list[Moments]]], place: int) -> list[Moments]:
-    return result[1][place]
+def _share(result: Result, place: int) -> list[Moments] | None:
+    report, shares = result
+    return shares[place] if isinstance(report, UnitReport) else None
+
+
+def _part(job: Job, part: Part, shares: Sequence[list[Moments] | None]) -> PartReport | None:
+    there = [share for share in shares if share is not None]
+    return finish_part(job, part, there) if len(there) == len(shares) else None
+
+
+def _here() -> str:
+    """Address of the Dask worker that runs this, if one does."""
+    from distributed import get_worker
+
+    try:
+        return str(get_worker().address)
+    except ValueError:
+        return ""

@@ -19,9 +19,10 @@ import pandas as pd
 
 from zonal.catalog import Catalog
 from zonal.credentials import scrub_urls, without_credentials
-from zonal.errors import InputError, UsageError
-from zonal.io.ranges import Stat
-from zonal.io.raster import Raster
+from zonal.errors import InputError, MissingError, UsageError
+from zonal.io.cache import Cache
+from zonal.io.ranges import Blob, ReadPolicy
+from zonal.io.raster import Raster, Stat
 from zonal.io.vector import read_index, read_zones
 from zonal.reader import Reader, located
 from zonal.settings import Settings
@@ -52,6 +53,8 @@ class ZoneFile:
         Given in place of a file.
     parquet : bool
         Whether it is GeoParquet whatever its suffix.
+    policy : ReadPolicy
+        How often to try a remote store.
     """
 
     label: str
@@ -60,12 +63,18 @@ class ZoneFile:
     options: dict[str, Any] = field(default_factory=dict, repr=False)
     frame: gpd.GeoDataFrame | None = field(default=None, repr=False)
     parquet: bool = False
+    policy: ReadPolicy = field(default_factory=ReadPolicy)
+
+    @property
+    def blob(self) -> Blob:
+        """The bytes of the file."""
+        return Blob(self.url, self.options, self.policy)
 
     def read(self) -> tuple[gpd.GeoDataFrame, Stat]:
         """Read the zones, with the size and version of the file."""
         if self.frame is not None:
             return self.frame, Stat(size=len(self.frame), etag="")
-        return read_zones(self.url, self.options, parquet=self.parquet)
+        return read_zones(self.url, self.options, self.policy, parquet=self.parquet)
 
 
 @dataclass(frozen=True)
@@ -142,24 +151,57 @@ class RasterInput:
         """Where a tile is read: after any mirror, and from any worker's working directory."""
         return absolute(self.catalog.resolve(self.addresses.get(path, path)))
 
-    def open_all(self, tiles: Sequence[Tile]) -> list[tuple[Tile, Stat, Raster]]:
+    def open_all(
+        self, tiles: Sequence[Tile], *, allow_missing: bool = False
+    ) -> list[tuple[Tile, Stat, Raster]]:
         """Read all headers, check them against the index, and take the files' own grids.
+
+        Parameters
+        ----------
+        tiles : sequence of Tile
+        allow_missing : bool
+            Leave out those that the store lacks.
 
         Raises
         ------
+        MissingError
+            If the store lacks a tile.
         InputError
-            If a tile is missing, or is not what the index and the catalog say.
+            If a tile is not what the index and the catalog say.
         """
 
-        def check(tile: Tile) -> tuple[Tile, Stat, Raster]:
-            raster = self.reader.open(self.url(tile.path))
+        def check(tile: Tile) -> tuple[Tile, Stat, Raster] | None:
+            try:
+                raster = self.reader.open(self.url(tile.path))
+            except MissingError as error:
+                if allow_missing:
+                    return None
+                if self.index is None:
+                    raise
+                raise MissingError(
+                    f"tile {error}, though {self.index_name} lists it; --allow-missing leaves such tiles out"
+                ) from None
             return located(tile, raster), raster.stat, raster
 
         pool = ThreadPoolExecutor(OPENING)
         try:
-            return list(pool.map(check, tiles))
+            return [found for found in pool.map(check, tiles) if found is not None]
         finally:  # on an error or Ctrl-C nobody waits for the others, which may wait for the network
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def policy_of(settings: Settings) -> ReadPolicy:
+    """How remote files are read."""
+    cache = None
+    if settings.cache is not None:
+        cache = Cache(absolute(settings.cache), int(settings.cache_gb * 1e9))
+    return ReadPolicy(
+        attempts=settings.attempts,
+        total=settings.patience,
+        stall=settings.stall,
+        twice=settings.verify == "twice",
+        cache=cache,
+    )
 
 
 def zone_input(settings: Settings, catalog: Catalog, frame: gpd.GeoDataFrame | None = None) -> ZoneInput:
@@ -189,6 +231,7 @@ def zone_input(settings: Settings, catalog: Catalog, frame: gpd.GeoDataFrame | N
                 catalog.resolve(url),
                 catalog.storage_options(url, source),
                 parquet=source.driver == "geoparquet",
+                policy=policy_of(settings),
             )
             for label, url in addresses
         ]
@@ -202,7 +245,7 @@ def zone_input(settings: Settings, catalog: Catalog, frame: gpd.GeoDataFrame | N
         raise UsageError(f"zones from a file need their id column: --zone-id COLUMN (for {settings.zones})")
     name = scrub_urls(settings.zones)
     url = catalog.resolve(settings.zones)
-    file = ZoneFile("zones", name, url, catalog.storage_options(settings.zones))
+    file = ZoneFile("zones", name, url, catalog.storage_options(settings.zones), policy=policy_of(settings))
     return ZoneInput((file,), Columns(settings.zone_id), None)
 
 
@@ -223,25 +266,26 @@ def census_columns(columns: Columns, have: Iterable[str]) -> Columns:
 
 def raster_input(settings: Settings, catalog: Catalog) -> RasterInput:
     """Find the raster that the settings ask for: read the index, or the headers of files."""
+    policy = policy_of(settings)
     first = settings.raster[0]
     if len(settings.raster) > 1 or first not in catalog:
         for path in settings.raster:
             if path in catalog:
                 raise UsageError(f"--raster takes one catalog source or files, not both ({path})")
             _exists(path, "raster", catalog)
-        reader = Reader("rasterio", "linear", options=catalog.storage_options(first))
+        reader = Reader("rasterio", "linear", options=catalog.storage_options(first), policy=policy)
         return _from_files(settings.raster, reader, catalog, None)
     source = catalog.raster(first)
     if "year" in source.placeholders and len(settings.year) > 1:
         raise UsageError(f"{source.name} has one file a year; run its years one by one")
     url = source.url(year=settings.year[0] if settings.year else None)
     options = catalog.storage_options(url, source)
-    reader = Reader(source.driver, source.rule, source.bands, options, source.nodata)
+    reader = Reader(source.driver, source.rule, source.bands, options, source.nodata, policy)
     if not url.lower().endswith(INDEX_SUFFIXES):
         return _from_files((url,), reader, catalog, source)
     if not settings.year:
         raise UsageError(f"{source.name} has tiles of several years: say which, for example --year 2020")
-    index, stat = read_index(catalog.resolve(url), INDEX_COLUMNS, options)
+    index, stat = read_index(catalog.resolve(url), INDEX_COLUMNS, options, policy)
     if len(index):
         # The tiles may lie on another service than the index: their options are those of their address.
         tile_options = catalog.storage_options(str(index["path"].iloc[0]), source) if "path" in index else {}

@@ -90,7 +90,9 @@ def figures(
             "headers": headers,
             "fetched": sum(unit.fetched for unit in units),
             "staged_read": sum(unit.staged for unit in units),
+            "cached": sum(unit.cached for unit in units),
         },
+        "retries": sum(unit.retries for unit in units),
         "seconds": {name: round(value, 3) for name, value in seconds.items()}
         | {
             "in_units": round(sum(unit.seconds for unit in units), 3),

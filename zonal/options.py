@@ -77,6 +77,33 @@ Cluster = Annotated[
 ]
 Workers = Annotated[int | None, typer.Option(metavar="N", help="Processes of the local cluster.")]
 Threads = Annotated[int | None, typer.Option(metavar="N", help="Threads of each of them.")]
+Attempts = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Requests for one byte range before it has failed; default 10."),
+]
+Patience = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS", help="How long to insist on a range, or to wait for workers; default 300."
+    ),
+]
+Stall = Annotated[
+    float | None,
+    typer.Option(metavar="SECONDS", help="Without a byte for so long, a request has failed; default 30."),
+]
+Verify = Annotated[
+    str | None,
+    typer.Option(metavar="once|twice", help="Read every range of remote files once, or compare two."),
+]
+AllowMissing = Annotated[
+    bool | None,
+    typer.Option(
+        "--allow-missing", metavar="", help="Leave out tiles that the index lists and the store lacks."
+    ),
+]
+Cache = Annotated[
+    str | None, typer.Option(metavar="FOLDER", help="Keep bytes of remote files here, 20 GB at most.")
+]
 Output = Annotated[str | None, typer.Option(metavar="FOLDER|URL", help="Default: ./zonal-out/STATE-YEAR.")]
 CatalogFile = Annotated[
     str | None, typer.Option("--catalog", metavar="FILE", help="A catalog in place of the bundled one.")

@@ -24,21 +24,30 @@ Opened = tuple[Tile, Stat, Raster]
 
 def plan_year(
     settings: Settings, raster: RasterInput, staged: Stage, year: int | None, *, headers: bool
-) -> tuple[Plan, list[Opened]]:
-    """Plan a year; with `headers`, on the files' own grids, which are returned with their sizes."""
+) -> tuple[Plan, list[Opened], list[str]]:
+    """Plan a year; with `headers`, on the files' own grids.
+
+    Returns
+    -------
+    (Plan, list of Opened, list of str)
+        With `headers` the tiles as they were opened, and the paths of those that the index lists and the
+        store lacks, where the settings allow to leave them out.
+    """
     boxes = np.array(staged.report["boxes"], float).reshape(-1, 4)
     tiles = raster.near(year, boxes)
     if not tiles:
-        return _make(settings, staged, year, tiles), []
+        return _make(settings, staged, year, tiles), [], []
     made = _make(settings, staged, year, tiles)
     if not headers:
-        return made, []
-    opened = raster.open_all(made.tiles)
+        return made, [], []
+    opened = raster.open_all(made.tiles, allow_missing=settings.allow_missing)
+    missing = sorted({tile.path for tile in made.tiles} - {tile.path for tile, _, _ in opened})
     by_path = {tile.path: (tile, stat, file) for tile, stat, file in opened}
     own_grids = [tile for tile, _, _ in opened]
-    if own_grids != list(made.tiles):  # other chunks or another row direction than the catalog says
+    # Other chunks or another row direction than the catalog says, or tiles that are missing.
+    if own_grids != list(made.tiles):
         made = _make(settings, staged, year, own_grids)
-    return made, [by_path[tile.path] for tile in made.tiles]
+    return made, [by_path[tile.path] for tile in made.tiles], missing
 
 
 def _make(settings: Settings, staged: Stage, year: int | None, tiles: Sequence[Tile]) -> Plan:

@@ -40,6 +40,8 @@ class Reader:
         fsspec storage options; never printed.
     nodata : float or None
         Stored value that every tile must state as nodata; None for whatever it states.
+    policy : ReadPolicy
+        How often to try a remote store.
     """
 
     driver: Driver
@@ -47,6 +49,7 @@ class Reader:
     bands: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     nodata: float | None = None
+    policy: ReadPolicy = field(default_factory=ReadPolicy)
 
     def open(self, url: str, stat: Stat | None = None, header: Any = None) -> Raster:
         """Open a tile; what its header says is read once a run, or once a process where it cannot be shared.
@@ -68,10 +71,10 @@ class Reader:
         if header is not None and stat is not None:
             from zonal.io.cog import Cog
 
-            return Cog(Blob(url, self.options), header, stat, self.rule)
-        stat = stat or Blob(url, self.options).stat()
+            return Cog(self.blob(url, stat), header, stat, self.rule)
+        stat = stat or self.blob(url).stat()
         with _opening(url):
-            raster = _open(self.driver, self.rule, url, pickle.dumps(dict(self.options)), stat)
+            raster = _open(self.driver, self.rule, url, pickle.dumps(dict(self.options)), self.policy, stat)
         if raster.stat != stat:
             raise _replaced(raster.name)
         self.check(raster)
@@ -79,7 +82,7 @@ class Reader:
 
     def check_unchanged(self, url: str, stat: Stat) -> None:
         """Raise InputError if a tile is not any more the file (size, version) that it was."""
-        blob = Blob(url, self.options)
+        blob = self.blob(url)
         if blob.stat() != stat:
             raise _replaced(blob.name)
 
@@ -88,12 +91,16 @@ class Reader:
 
         Asks once; where there is no answer, the failure at hand is the one to tell.
         """
-        blob = Blob(url, self.options, ReadPolicy(attempts=1))
+        blob = Blob(url, self.options, replace(self.policy, attempts=1))
         now = stat
         with suppress(ZonalError):
             now = blob.stat()
         if now != stat:
             raise _replaced(blob.name)
+
+    def blob(self, url: str, stat: Stat | None = None) -> Blob:
+        """Return a tile's bytes; `stat` is what they are known to be."""
+        return Blob(url, self.options, self.policy, stat)
 
     def check(self, raster: Raster) -> None:
         """Raise InputError if a tile has other bands or another nodata than the source."""
@@ -119,16 +126,18 @@ def _opening(url: str) -> threading.Lock:
 
 
 @lru_cache(maxsize=64)
-def _open(driver: Driver, rule: DecodeRule, url: str, options: bytes, stat: Stat) -> Raster:
+def _open(
+    driver: Driver, rule: DecodeRule, url: str, options: bytes, policy: ReadPolicy, stat: Stat
+) -> Raster:
     # `stat` is only a part of the key: a file that was replaced is another file.
     # Imported here, so that a worker that reads chunks does not load GDAL, nor the other way round.
     if driver == "cog":
         from zonal.io.cog import Cog
 
-        return Cog.open(url, pickle.loads(options), rule=rule)
+        return Cog.open(url, pickle.loads(options), rule=rule, policy=policy)
     from zonal.io.gdal import GdalRaster
 
-    return GdalRaster.open(url, pickle.loads(options))
+    return GdalRaster.open(url, pickle.loads(options), policy)
 
 
 def _check_nodata(raster: Raster, expected: float) -> None:

@@ -17,7 +17,6 @@ from zonal.errors import UsageError
 from zonal.fingerprint import fingerprint
 from zonal.inputs import RasterInput, ZoneInput, raster_input, zone_input
 from zonal.io.folder import Folder
-from zonal.io.ranges import Blob
 from zonal.io.stage import Stage
 from zonal.io.table import Columns
 from zonal.output import Output
@@ -101,12 +100,12 @@ class Request:
         A manifest tells what was staged and read, so nothing need be staged to see that it is the same.
         """
         manifest = output.manifest()
-        if manifest is None or manifest.get("stage_key") != key:
+        if manifest is None or manifest.get("stage_key") != key or manifest["inputs"].get("missing_tiles"):
             return None
         old = manifest["fingerprint_of"]
-        options = self.raster.reader.options
+        reader = self.raster.reader
         tiles = {
-            path: {**tile, **asdict(Blob(self.raster.url(path), options).stat())}
+            path: {**tile, **asdict(reader.blob(self.raster.url(path)).stat())}
             for path, tile in old["tiles"].items()
         }
         if fingerprint(self.settings, year, self.reading, old["zones"], tiles) != old:

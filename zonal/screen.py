@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from zonal.units import human
 
 if TYPE_CHECKING:
-    from zonal.engine import Event
+    from zonal.events import Event
 
 SECONDS_BETWEEN_LINES = 5.0
 """Progress is no more frequent than this where each one is a line."""

@@ -91,7 +91,7 @@ def parse_years(value: object) -> tuple[int, ...]:
 # ------------------------------------------------------------------ the model
 
 _Count = Annotated[PositiveInt, BeforeValidator(_unbool)]
-_Area = Annotated[float, BeforeValidator(_unbool), Field(gt=0, allow_inf_nan=False)]
+_Positive = Annotated[float, BeforeValidator(_unbool), Field(gt=0, allow_inf_nan=False)]
 
 _NUMBERS = (
     "state", "year", "county", "bbox", "zones", "zone_id", "raster", "max_land_km2", "keep_water", "stats",
@@ -141,6 +141,19 @@ class Settings(BaseModel):
         Folder or URL that answers for the public services.
     storage_options : dict
         fsspec's options for private stores, by protocol. Never shown.
+    attempts : int
+        Requests for one byte range of a remote file, the first included.
+    patience, stall : float
+        Seconds: no further attempt begins after so many, nor is a cluster without workers waited for any
+        longer; and an attempt has failed after so many without a byte.
+    verify : {"once", "twice"}
+        How often each byte range of a remote file is read; two answers that differ are a failed attempt.
+    allow_missing : bool
+        Leave out tiles that the index lists and the store lacks, counted, instead of ending with an error.
+    cache : str, optional
+        Folder of the reading machine where byte ranges of remote files are kept.
+    cache_gb : float
+        The most that the cache may hold, GB.
     part_zones, part_chunks, unit_chunks : int
         Grain of the plan: zones and chunks of a part, chunks of a unit.
 
@@ -159,7 +172,7 @@ class Settings(BaseModel):
     zones: str = "census_blocks_2020"
     zone_id: str | None = Field(default=None, min_length=1)
     raster: tuple[str, ...] = ("aef_annual",)
-    max_land_km2: _Area | None = None
+    max_land_km2: _Positive | None = None
     keep_water: bool = False
     stats: tuple[Stat, ...] = ("mean", "std")
     coverage: Literal["fractional", "center"] = "fractional"
@@ -171,6 +184,13 @@ class Settings(BaseModel):
     catalog: str | None = None
     mirror: str | None = Field(default_factory=lambda: os.environ.get("ZONAL_MIRROR") or None)
     storage_options: dict[str, dict[str, Any]] = Field(default_factory=dict, repr=False)
+    attempts: _Count = 10
+    patience: _Positive = 300.0
+    stall: _Positive = 30.0
+    verify: Literal["once", "twice"] = "once"
+    allow_missing: bool = False
+    cache: str | None = None
+    cache_gb: _Positive = 20.0
     part_zones: _Count = 10_000
     part_chunks: _Count = 64
     unit_chunks: _Count = 8
@@ -247,7 +267,7 @@ class Settings(BaseModel):
                 raise ValueError(f"raster {without_credentials(name)!r} is named twice")
         return tuple(names)
 
-    @field_validator("zones", "output", "catalog", "mirror", mode="before")
+    @field_validator("zones", "output", "catalog", "mirror", "cache", mode="before")
     @classmethod
     def _read_path(cls, value: object, info: Any) -> str | None:
         if value is None and info.field_name != "zones":

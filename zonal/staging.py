@@ -24,7 +24,7 @@ import shapely
 from zonal.errors import InputError
 from zonal.inputs import RasterInput, ZoneFile, ZoneInput, census_columns
 from zonal.io.folder import Folder
-from zonal.io.ranges import Blob, Stat
+from zonal.io.raster import Stat
 from zonal.io.stage import EVERY_YEAR, ROW_GROUP, Batch, Stage, staged_column, write_batch, zone_table
 from zonal.io.table import Columns as TableColumns
 from zonal.pieces import WGS84, Pieces, one_crs_pieces, operation_name, reproject, unwrap, utm_pieces
@@ -55,7 +55,7 @@ def stage_key(
 
 def _stat(file: ZoneFile) -> Stat:
     if file.frame is None:
-        return Blob(file.url, file.options).stat()
+        return file.blob.stat()
     frame = file.frame
     attributes = pa.Table.from_pandas(
         pd.DataFrame(frame.drop(columns=frame.geometry.name)), preserve_index=False

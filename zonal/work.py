@@ -7,9 +7,11 @@ values and give plain values, whoever calls them and however often.
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +24,7 @@ from zonal.errors import InputError, ZonalError
 from zonal.grid import Bounds, Grid
 from zonal.io.folder import Folder
 from zonal.io.raster import Stat
-from zonal.io.stage import AREA, Stage
+from zonal.io.stage import AREA, STAGE, Stage
 from zonal.io.table import Columns, part_table, write_part
 from zonal.pieces import Geometries, Pieces, areas
 from zonal.reader import Reader
@@ -64,7 +66,7 @@ class Job:
     parts: Folder
     reader: Reader
     tiles: tuple[Tile, ...]
-    urls: tuple[str, ...]
+    urls: tuple[str, ...] = field(repr=False)
     columns: Columns
     coverage: Rule
     engine: Engine
@@ -76,13 +78,34 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class UnitReport:
-    """What a unit did: its chunks, the bytes it fetched and read of the stage, its seconds."""
+    """What a unit did.
+
+    Parameters
+    ----------
+    number, chunks : int
+    fetched, staged : int
+        Bytes that its chunks took, and those read of the stage.
+    retries, cached : int
+        Requests that were sent again, and bytes that came from the cache.
+    seconds : float
+    """
 
     number: int
     chunks: int
     fetched: int
     staged: int
+    retries: int
+    cached: int
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class UnitFailure:
+    """A unit whose bytes the store did not give: why, and which Dask worker asked for them."""
+
+    number: int
+    cause: str
+    worker: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +145,7 @@ def run_unit(
     tile, url = job.tiles[unit.tile], job.urls[unit.tile]
     stat = job.stats[unit.tile] if job.stats else None
     raster = job.reader.open(url, stat, header)
+    before = replace(raster.counters)
     if raster.grid != tile.grid:
         raise InputError(
             f"tile {raster.name}: its header is not the one the plan was made from; was it replaced?"
@@ -155,8 +179,16 @@ def run_unit(
         raise
     # Not joined yet: to copy them all once more would only make the last part wait.
     served = [[some for of_chunk in found if len(some := of_chunk.of_zones(*run))] for run in zones]
-    seconds = time.perf_counter() - started
-    return UnitReport(unit.number, len(unit.chunks), fetched, staged, seconds), served
+    report = UnitReport(
+        unit.number,
+        len(unit.chunks),
+        fetched,
+        staged,
+        raster.counters.retries - before.retries,
+        raster.counters.cached - before.cached,
+        time.perf_counter() - started,
+    )
+    return report, served
 
 
 def _pieces(job: Job, unit: Unit, bounds: Bounds) -> tuple[Pieces, npt.NDArray[np.int64], int]:
@@ -213,6 +245,32 @@ def finish_part(job: Job, part: Part, shares: Sequence[Sequence[Moments]]) -> Pa
         published=job.stage.partitioned,
     )
     return PartReport(part.number, stop - start, time.perf_counter() - started)
+
+
+def look(job: Job) -> ZonalError | None:
+    """Find out what a worker lacks for its tasks: the same zonal, the run's output, the tiles.
+
+    Returns
+    -------
+    ZonalError or None
+        What is wrong, of the kind that the run should end with.
+    """
+    mine, driver = version("zonal"), job.about["zonal_version"]
+    if mine != driver:
+        return InputError(f"it has zonal {mine}, and the driver {driver}; install one version everywhere")
+    try:
+        if not job.stage.folder.exists(STAGE):
+            return InputError(
+                f"it does not see {job.stage.folder.shown()}; choose an --output that every worker reaches"
+            )
+        probe = f".probe-{uuid.uuid4().hex}"
+        job.parts.write(probe, b"")
+        job.parts.remove(probe)
+        for url, stat in zip(job.urls[:1], job.stats, strict=False):
+            job.reader.check_unchanged(url, stat)
+    except ZonalError as error:
+        return error
+    return None
 
 
 def part_name(number: int) -> str:

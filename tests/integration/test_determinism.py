@@ -6,7 +6,7 @@ On synthetic tiles of two neighbouring UTM zones, under zones that the seam and 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import count, pairwise
@@ -103,7 +103,9 @@ class Shuffled:
     ran: list[Any] = field(default_factory=list)
     described: str = "one task after the other, shuffled"
 
-    def run(self, graph: dict[Any, Any], keys: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+    def run(
+        self, graph: dict[Any, Any], keys: Sequence[Any], avoid: Collection[str] = ()
+    ) -> Iterator[tuple[Any, Any]]:
         rng = np.random.default_rng(self.seed)
         done: dict[Any, Any] = {}
         written = 0
@@ -231,7 +233,9 @@ class Recorded:
     def described(self) -> str:
         return self.runner.described
 
-    def run(self, graph: dict[Any, Any], keys: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+    def run(
+        self, graph: dict[Any, Any], keys: Sequence[Any], avoid: Collection[str] = ()
+    ) -> Iterator[tuple[Any, Any]]:
         self.graph = graph
         for key, value in self.runner.run(graph, keys):
             self.came.append(key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,7 +111,9 @@ class Elsewhere(Threads):
 
     folder: str = "/"
 
-    def run(self, graph: dict[Any, Any], keys: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+    def run(
+        self, graph: dict[Any, Any], keys: Sequence[Any], avoid: Collection[str] = ()
+    ) -> Iterator[tuple[Any, Any]]:
         here = Path.cwd()
         os.chdir(self.folder)
         try:

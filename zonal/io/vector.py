@@ -23,7 +23,7 @@ import pyogrio
 from zonal.credentials import scrub_urls
 from zonal.errors import InputError, first_line
 from zonal.io.geoparquet import PARQUET
-from zonal.io.ranges import Blob, Stat
+from zonal.io.ranges import Blob, ReadPolicy, Stat
 
 PLAIN = {"OFTString", "OFTInteger", "OFTInteger64", "OFTReal"}
 """GDAL's types of fields that have one type in a frame, however they are read."""
@@ -33,7 +33,11 @@ BLOCK = 8 * 2**20
 
 
 def read_zones(
-    url: str, options: Mapping[str, Any] | None = None, *, parquet: bool = False
+    url: str,
+    options: Mapping[str, Any] | None = None,
+    policy: ReadPolicy | None = None,
+    *,
+    parquet: bool = False,
 ) -> tuple[gpd.GeoDataFrame, Stat]:
     """Read polygons from GeoParquet or any vector format that GDAL opens, zipped or not.
 
@@ -42,6 +46,7 @@ def read_zones(
     url : str
     options : mapping, optional
         For the fsspec filesystem.
+    policy : ReadPolicy, optional
     parquet : bool
         Whether it is GeoParquet whatever its suffix.
 
@@ -58,7 +63,7 @@ def read_zones(
         If the store failed.
     """
     name = scrub_urls(url)
-    with local_copy(url, options) as (path, stat):
+    with local_copy(url, options, policy) as (path, stat):
         try:
             if parquet or path.suffix.lower() in PARQUET:
                 frame = gpd.read_parquet(path)
@@ -102,11 +107,14 @@ def _read_vector(path: Path) -> gpd.GeoDataFrame:
 
 
 def read_index(
-    url: str, columns: Sequence[str], options: Mapping[str, Any] | None = None
+    url: str,
+    columns: Sequence[str],
+    options: Mapping[str, Any] | None = None,
+    policy: ReadPolicy | None = None,
 ) -> tuple[pd.DataFrame, Stat]:
     """Read those of the columns that a tile index has (Parquet, GeoPackage or CSV), without geometry."""
     name = scrub_urls(url)
-    with local_copy(url, options) as (path, stat):
+    with local_copy(url, options, policy) as (path, stat):
         try:
             if path.suffix.lower() in PARQUET:
                 have = pq.read_schema(path).names
@@ -132,9 +140,11 @@ def _check_zip(path: Path, name: str) -> None:
 
 
 @contextlib.contextmanager
-def local_copy(url: str, options: Mapping[str, Any] | None) -> Iterator[tuple[Path, Stat]]:
+def local_copy(
+    url: str, options: Mapping[str, Any] | None, policy: ReadPolicy | None = None
+) -> Iterator[tuple[Path, Stat]]:
     """Give a local path to a file: itself where it is local, else a copy that goes away."""
-    blob = Blob(url, options)
+    blob = Blob(url, options, policy)
     stat = blob.stat()
     if blob.local:
         yield Path(blob.path), stat
@@ -146,4 +156,6 @@ def local_copy(url: str, options: Mapping[str, Any] | None) -> Iterator[tuple[Pa
                 stop = min(start + BLOCK * 8, stat.size)
                 ranges = [(at, min(BLOCK, stop - at)) for at in range(start, stop, BLOCK)]
                 file.writelines(blob.read(ranges))
+        if blob.stat() != stat:
+            raise InputError(f"{blob.name} was replaced while it was read; run the same command again")
         yield path, stat

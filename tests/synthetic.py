@@ -13,6 +13,7 @@ import geopandas as gpd
 import numpy as np
 import rasterio
 import shapely
+import tifffile
 from numpy.typing import NDArray
 from pyproj import Geod
 from rasterio.transform import Affine
@@ -144,6 +145,30 @@ def make_mirror(folder: Path, tiles: Sequence[Tile], year: int = 2024) -> Path:
         tile.write(folder / key)
     write_index(folder / PREFIX / "aef_index.parquet", index_frame(tiles, year).to_dict("records"))
     return folder
+
+
+def lay_bands_apart(path: Path, together: int) -> Path:
+    """Move a tile's blocks so that a chunk is one range for every `together` bands; AEF has 1.
+
+    `write_tile` leaves all bands of a chunk side by side.
+    """
+    with tifffile.TiffFile(path) as file:
+        page = file.pages.first
+        tags = [page.tags[name] for name in ("TileOffsets", "TileByteCounts")]
+        at = [(tag.valueoffset, f"<u{tag.valuebytecount // tag.count}") for tag in tags]
+        shape = (page.samplesperpixel, tags[0].count // page.samplesperpixel)
+    data = bytearray(path.read_bytes())
+    # [band, chunk], as views: what is written to them is written to the file's own tables.
+    offsets, counts = (np.frombuffer(data, kind, np.prod(shape), place).reshape(shape) for place, kind in at)
+    blocks = {i: bytes(data[offsets[i] :][: counts[i]]) for i in zip(*counts.nonzero(), strict=True)}
+    place = first = int(offsets[counts > 0].min())
+    for i in sorted(blocks, key=lambda i: (i[0] // together, i[1], i[0])):
+        data[place : place + len(blocks[i])] = blocks[i]
+        offsets[i] = place
+        place += len(blocks[i])
+    assert place - first == counts.sum() and place <= len(data), "something lies between the blocks"
+    path.write_bytes(data)
+    return path
 
 
 def jittered_blocks(

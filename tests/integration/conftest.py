@@ -7,6 +7,7 @@ from typing import Any
 
 import geopandas as gpd
 import pytest
+from seam import Reference, Seam, build
 from servers import S3Server, s3_server
 
 from zonal.clusters import Threads
@@ -49,3 +50,10 @@ def wisconsin(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 def s3() -> Iterator[S3Server]:
     with s3_server() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def seam(tmp_path_factory: pytest.TempPathFactory) -> Seam:
+    folder = tmp_path_factory.mktemp("seam")
+    mirror = build(folder / "mirror")
+    return Seam(mirror, Reference.of(mirror, folder / "out"))

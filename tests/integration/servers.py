@@ -7,11 +7,13 @@ import functools
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,7 +29,7 @@ class FolderServer:
     """A folder over HTTP: what it serves, how, and what it was asked.
 
     `missing` holds ends of paths that answer 404; `asked` collects (method, path, Range header).
-    While `gate` is clear, every request waits.
+    While `gate` is clear, every request waits; each is answered after `latency` seconds.
     """
 
     folder: Path
@@ -37,12 +39,24 @@ class FolderServer:
     asked: list[tuple[str, str, str]] = field(default_factory=list)
     url: str = ""
     gate: threading.Event = field(default_factory=threading.Event)
+    latency: float = 0.0
 
     def __post_init__(self) -> None:
         self.gate.set()
 
 
-class _Handler(BaseHTTPRequestHandler):
+@dataclass(frozen=True)
+class Answer:
+    """A whole answer, before it is sent."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes = b""
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers from a folder; `reply` sends an answer, and may be replaced by one that does worse."""
+
     protocol_version = "HTTP/1.1"
 
     def __init__(self, served: FolderServer, *args: Any) -> None:
@@ -50,17 +64,18 @@ class _Handler(BaseHTTPRequestHandler):
         super().__init__(*args)
 
     def do_HEAD(self) -> None:
-        self._answer(body=False)
+        self._answer()
 
     def do_GET(self) -> None:
-        self._answer(body=True)
+        self._answer()
 
-    def _answer(self, *, body: bool) -> None:
+    def _answer(self) -> None:
         served = self.served
         wanted = self.headers.get("Range", "")
         path = unquote(urlsplit(self.path).path).lstrip("/")
         served.asked.append((self.command, path, wanted))
         served.gate.wait()
+        time.sleep(served.latency)
         login = base64.b64encode(served.login.encode()).decode()
         if served.login and self.headers.get("Authorization") != f"Basic {login}":
             self.send_error(HTTPStatus.UNAUTHORIZED)
@@ -77,22 +92,29 @@ class _Handler(BaseHTTPRequestHandler):
             if start >= stat.st_size:
                 self.send_error(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
                 return
-        self.send_response(status)
-        self.send_header("Content-Length", str(stop - start))
-        self.send_header("ETag", f'"{stat.st_mtime_ns:x}-{stat.st_size:x}"')
+        headers = {"Content-Length": str(stop - start), "ETag": f'"{stat.st_mtime_ns:x}-{stat.st_size:x}"'}
         if served.ranges:
-            self.send_header("Accept-Ranges", "bytes")
+            headers["Accept-Ranges"] = "bytes"
         if status == HTTPStatus.PARTIAL_CONTENT:
-            self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{stat.st_size}")
-        self.end_headers()
-        if body:
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{stat.st_size}"
+        body = b""
+        if self.command == "GET":
             with file.open("rb") as source:
                 source.seek(start)
-                # A client that has seen enough hangs up: that is no fault of the server.
-                try:
-                    self.wfile.write(source.read(stop - start))
-                except (BrokenPipeError, ConnectionResetError):
-                    self.close_connection = True
+                body = source.read(stop - start)
+        self.reply(Answer(status, headers, body))
+
+    def reply(self, answer: Answer) -> None:
+        """Send an answer."""
+        # A client that has seen enough hangs up: that is no fault of the server.
+        try:
+            self.send_response(answer.status)
+            for name, value in answer.headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(answer.body)
+        except (BrokenPipeError, ConnectionResetError):
+            self.close_connection = True
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -102,24 +124,60 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256  # the default of 5 drops connections when 64 come at once
 
+    def __init__(self, *args: Any) -> None:
+        self.open: set[socket.socket] = set()
+        super().__init__(*args)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        request, address = super().get_request()
+        self.open.add(request)
+        return request, address
+
+    def shutdown_request(self, request: Any) -> None:
+        self.open.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), OSError):  # connections that were cut, here or there
+            super().handle_error(request, client_address)
+
+
+@contextmanager
+def serving(handler: Callable[..., BaseHTTPRequestHandler], port: int = 0) -> Iterator[str]:
+    """Serve on a port, 0 for a free one; at the end every connection is cut and the port closed."""
+    server = _Server((LOOPBACK, port), handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield f"http://{LOOPBACK}:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        for connection in list(server.open):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
 
 @contextmanager
 def http_server(
-    folder: Path, *, ranges: bool = True, login: str = "", missing: Sequence[str] = ()
+    folder: Path,
+    *,
+    ranges: bool = True,
+    login: str = "",
+    missing: Sequence[str] = (),
+    latency: float = 0.0,
+    port: int = 0,
+    handler: Callable[..., Handler] = Handler,
 ) -> Iterator[FolderServer]:
-    """Serve a folder on a free port; `login` is ``user:password``."""
-    served = FolderServer(folder, ranges, login, tuple(missing))
-    server = _Server((LOOPBACK, 0), functools.partial(_Handler, served))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    served.url = f"http://{LOOPBACK}:{server.server_address[1]}"
-    try:
-        yield served
-    finally:
-        served.gate.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    """Serve a folder; `login` is ``user:password``."""
+    served = FolderServer(folder, ranges, login, tuple(missing), latency=latency)
+    with serving(functools.partial(handler, served), port) as url:
+        served.url = url
+        try:
+            yield served
+        finally:
+            served.gate.set()
 
 
 @dataclass

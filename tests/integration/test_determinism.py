@@ -21,69 +21,26 @@ import pyarrow.parquet as pq
 import pytest
 import synthetic
 from pyproj import Transformer
+from seam import SEAM, Reference, build, settings
 from servers import http_server
 
 from zonal.clusters import Runner, Threads, connect
 from zonal.engine import run
 from zonal.errors import OtherRunError
-from zonal.io.aef import PREFIX, write_index
-from zonal.settings import Settings
 
 pytestmark = pytest.mark.timeout(240)
-
-SEAM, LATITUDE = -120.0, 47.0
-"""Where UTM zones 10N and 11N meet, and where the tiles' southern edges are."""
-
-FINE = {"part_zones": 20, "unit_chunks": 1}
-
-
-def tiles(seed: int) -> list[synthetic.Tile]:
-    """Two tiles that reach 2 km into their own strip and 0.8 km beyond the seam: 36 chunks each."""
-    rng = np.random.default_rng(seed)
-    found = []
-    for epsg, west in ((32610, -2000), (32611, -800)):
-        x, y = Transformer.from_crs(4326, epsg, always_xy=True).transform(SEAM, LATITUDE)
-        grid = synthetic.utm_grid(epsg, 10 * round((x + west) / 10), 10 * round(y / 10), 280, 280, 48)
-        found.append(synthetic.random_tile(rng, grid))
-    return found
 
 
 @pytest.fixture(scope="module")
 def mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two states' zones over the same ground, and tiles of two years."""
-    root = tmp_path_factory.mktemp("mirror")
-    rows: list[dict[str, Any]] = []
-    for year in (2023, 2024):
-        of_year = tiles(year)
-        synthetic.make_mirror(root, of_year, year)
-        rows += synthetic.index_frame(of_year, year).to_dict("records")
-    write_index(root / PREFIX / "aef_index.parquet", rows)
-    box = (SEAM - 0.024, LATITUDE + 0.002, SEAM + 0.024, LATITUDE + 0.023)
-    for fips, columns, lines in (("53", 26, 20), ("41", 9, 8)):
-        blocks = synthetic.jittered_blocks(box, columns, lines, seed=int(fips), state_fips=fips)
-        synthetic.blocks_zip(root, fips, blocks)
-    return root
-
-
-def settings(mirror: Path, output: Path, **more: Any) -> Settings:
-    given = {"state": "WA", "year": 2024, "mirror": str(mirror), "output": str(output), **FINE}
-    return Settings(**given | more)
-
-
-@dataclass
-class Reference:
-    """The table of one thread, in order."""
-
-    bytes: bytes
-    manifest: dict[str, Any]
-    path: Path
+    return build(tmp_path_factory.mktemp("mirror"), years=(2023, 2024), states=("53", "41"))
 
 
 @pytest.fixture(scope="module")
 def reference(mirror: Path, tmp_path_factory: pytest.TempPathFactory) -> Reference:
-    (result,) = run(settings(mirror, tmp_path_factory.mktemp("one") / "out"), runner=Threads(1))
-    path = Path(result.table)
-    return Reference(path.read_bytes(), result.manifest, path)
+    """The table of one thread, in order."""
+    return Reference.of(mirror, tmp_path_factory.mktemp("one") / "out")
 
 
 class Unplugged(Exception):

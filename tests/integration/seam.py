@@ -1,0 +1,109 @@
+"""The plan that every test of reliability runs: zones across a seam of two UTM zones, in many small parts.
+
+Two tiles, at least 20 parts and 40 units; a chunk is asked for in several ranges, as of AEF's own files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import synthetic
+import yaml
+from pyproj import Transformer
+
+from zonal.clusters import Runner, Threads
+from zonal.engine import run
+from zonal.io.aef import PREFIX, write_index
+from zonal.settings import Settings
+
+SEAM, LATITUDE = -120.0, 47.0
+"""Where UTM zones 10N and 11N meet, and where the tiles' southern edges are."""
+
+FINE = {"part_zones": 20, "unit_chunks": 1}
+
+TOGETHER = 8
+"""Bands of a chunk that lie side by side: 8 ranges a chunk. AEF has 64, which would only be slower here."""
+
+
+def tiles(seed: int) -> list[synthetic.Tile]:
+    """Two tiles that reach 2 km into their own strip and 0.8 km beyond the seam: 36 chunks each."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for epsg, west in ((32610, -2000), (32611, -800)):
+        x, y = Transformer.from_crs(4326, epsg, always_xy=True).transform(SEAM, LATITUDE)
+        grid = synthetic.utm_grid(epsg, 10 * round((x + west) / 10), 10 * round(y / 10), 280, 280, 48)
+        found.append(synthetic.random_tile(rng, grid))
+    return found
+
+
+def build(root: Path, years: Sequence[int] = (2024,), states: Sequence[str] = ("53",)) -> Path:
+    """Write the mirror: tiles of each year, and over the same ground the zones of each state."""
+    rows: list[dict[str, Any]] = []
+    for year in years:
+        of_year = tiles(year)
+        synthetic.make_mirror(root, of_year, year)
+        for tile in of_year:
+            synthetic.lay_bands_apart(root / tile.key(year), TOGETHER)
+        rows += synthetic.index_frame(of_year, year).to_dict("records")
+    write_index(root / PREFIX / "aef_index.parquet", rows)
+    box = (SEAM - 0.024, LATITUDE + 0.002, SEAM + 0.024, LATITUDE + 0.023)
+    cuts = {"53": (26, 20), "41": (9, 8)}
+    for fips in states:
+        blocks = synthetic.jittered_blocks(box, *cuts[fips], seed=int(fips), state_fips=fips)
+        synthetic.blocks_zip(root, fips, blocks)
+    return root
+
+
+def settings(mirror: object, output: object, **more: Any) -> Settings:
+    given = {"state": "WA", "year": 2024, "mirror": str(mirror), "output": str(output), **FINE}
+    return Settings(**given | more)
+
+
+def workflow(folder: Path, mirror: object, **more: Any) -> Path:
+    """Write the same settings as a workflow, for the command line."""
+    file = folder / "seam.yaml"
+    file.write_text(yaml.safe_dump({"state": "WA", "year": 2024, "mirror": str(mirror), **FINE, **more}))
+    return file
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The table of a run in which nothing went wrong."""
+
+    bytes: bytes
+    manifest: dict[str, Any]
+    path: Path
+
+    @classmethod
+    def of(cls, mirror: Path, output: Path, runner: Runner | None = None) -> Reference:
+        (result,) = run(settings(mirror, output), runner=runner or Threads(1))
+        path = Path(result.table)
+        return cls(path.read_bytes(), result.manifest, path)
+
+
+@dataclass(frozen=True)
+class Seam:
+    """The mirror, and the table that any run of it must end with."""
+
+    mirror: Path
+    reference: Reference
+
+    @property
+    def parts(self) -> int:
+        return int(self.reference.manifest["plan"]["parts"])
+
+
+def written(output: Path) -> set[str]:
+    """Names of the parts that a run has written so far."""
+    return {path.name for path in output.glob(".work/parts-*/part-*.parquet")}
+
+
+def is_right(seam: Seam, output: Path) -> bool:
+    """Whether the output is the table of `seam`, byte for byte, its manifest, and nothing else."""
+    names = sorted(path.name for path in output.iterdir())
+    whole = (output / "stats.parquet").read_bytes() == seam.reference.bytes
+    return whole and names == ["manifest.json", "stats.parquet"]

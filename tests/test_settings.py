@@ -224,6 +224,26 @@ def test_another_word_for_a_cluster_is_refused(address: str):
     )
 
 
+@pytest.mark.parametrize("place", ["127.0.0.1:0", "0.0.0.0:8787", "host.name:65535"])
+def test_a_dashboard_listens_on_a_host_and_a_port(place: str):
+    assert make(dashboard=place).dashboard == place
+    assert "dashboard" not in make(dashboard=place).numbers()
+
+
+@pytest.mark.parametrize(
+    "place", ["8787", ":8787", "host:65536", "h:1,h:2", "http://h:1", "h:x", "me:pw@h:1", ""]
+)
+def test_another_word_for_a_dashboard_is_refused(place: str):
+    told = sentence(dashboard=place)
+    assert told.startswith("dashboard '") and told.endswith("': expected host:port, such as 127.0.0.1:8787")
+
+
+def test_a_dashboard_makes_no_sense_on_a_cluster_that_exists():
+    assert sentence(cluster="tcp://h:1", dashboard="0.0.0.0:8787") == (
+        "dashboard is for a local cluster; the one at tcp://h:1 brings its own, leave it out"
+    )
+
+
 def test_workers_make_no_sense_on_a_cluster_that_exists():
     assert sentence(cluster="tcp://h:1", workers=2) == (
         "workers is for a local cluster; the one at tcp://h:1 brings its own, leave it out"
@@ -472,8 +492,9 @@ def test_flags_win_over_the_workflow(tmp_path: Path):
 
 def test_a_flag_for_a_cluster_drops_the_workflows_local_workers(tmp_path: Path):
     file = tmp_path / "x.yaml"
-    file.write_text("workers: 4\nthreads: 1\n")
+    file.write_text("workers: 4\nthreads: 1\ndashboard: 0.0.0.0:8787\n")
     settings = load(str(file), {"cluster": "tcp://h:1"})
+    assert settings.dashboard == Settings().dashboard
     assert settings.workers is None
     assert settings.threads is None
 

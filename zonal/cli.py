@@ -25,6 +25,7 @@ from zonal.options import (
     Cluster,
     County,
     Coverage,
+    Dashboard,
     Engine,
     Format,
     Fresh,
@@ -103,6 +104,7 @@ def run(
     verify: Verify = None,
     allow_missing: AllowMissing = None,
     cache: Cache = None,
+    dashboard: Dashboard = None,
     output: Output = None,
     catalog: CatalogFile = None,
     mirror: Mirror = None,
@@ -111,7 +113,7 @@ def run(
     json_logs: JsonLogs = False,
 ) -> None:
     """Run a workflow: zones and a raster in, one table out. Flags override the workflow."""
-    from zonal.clusters import Starting
+    from zonal.clusters import Starting, place_of
     from zonal.local import fork_from_a_server
 
     gc.disable()  # what imports make stays: looking for garbage in it takes a tenth of the start
@@ -122,7 +124,7 @@ def run(
         fork_from_a_server()
     from zonal.screen import screen
 
-    starting = Starting(settings.cluster, settings.workers, settings.threads, settings.patience)
+    starting = Starting(*place_of(settings))
     with starting as runner, screen(quiet=quiet, json_logs=json_logs) as notify:
         from zonal import engine as engines  # takes its time, in which workers start
 

@@ -13,10 +13,17 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from zonal.errors import InputError, StoreError, ZonalError, first_line
-from zonal.local import local_cluster
+from zonal.local import DASHBOARD, local_cluster
+
+if TYPE_CHECKING:
+    from zonal.settings import Settings
+
+
+PATIENCE = 300.0
+"""Seconds that a cluster without workers is waited for, unless told otherwise."""
 
 
 class KilledError(StoreError):
@@ -79,7 +86,7 @@ class Distributed:
 
     client: Any
     address: str = ""
-    patience: float = 300.0
+    patience: float = PATIENCE
 
     @property
     def described(self) -> str:
@@ -208,23 +215,31 @@ class Starting:
 
     Parameters
     ----------
-    address, workers, threads, patience
+    address, workers, threads, dashboard, patience
         As for `connect`, whose errors the first use raises.
     """
 
     def __init__(
-        self, address: str, workers: int | None, threads: int | None, patience: float = 300.0
+        self,
+        address: str,
+        workers: int | None,
+        threads: int | None,
+        dashboard: str = DASHBOARD,
+        patience: float = PATIENCE,
     ) -> None:
         self._coming: Future[Runner] = Future()
         self._left = threading.Event()
         self._thread = threading.Thread(
-            target=self._live, args=(address, workers, threads, patience), name="zonal-cluster", daemon=True
+            target=self._live,
+            args=(address, workers, threads, dashboard, patience),
+            name="zonal-cluster",
+            daemon=True,
         )
         self._thread.start()
 
-    def _live(self, *place: Any) -> None:
+    def _live(self, *words: Any) -> None:
         try:
-            with connect(*place) as runner:
+            with connect(*words) as runner:
                 self._coming.set_result(runner)
                 self._left.wait()
         except BaseException as error:
@@ -261,9 +276,18 @@ class Starting:
         return self._coming.result().everywhere(function, *arguments)
 
 
+def place_of(settings: Settings) -> tuple[str, int | None, int | None, str, float]:
+    """Return what `connect` takes, as the settings say it."""
+    return settings.cluster, settings.workers, settings.threads, settings.dashboard, settings.patience
+
+
 @contextlib.contextmanager
 def connect(
-    address: str, workers: int | None, threads: int | None, patience: float = 300.0
+    address: str,
+    workers: int | None,
+    threads: int | None,
+    dashboard: str = DASHBOARD,
+    patience: float = PATIENCE,
 ) -> Iterator[Runner]:
     """Start workers on this machine, or find a scheduler at an address.
 
@@ -273,6 +297,8 @@ def connect(
         ``local``, ``tcp://host:port`` or ``tls://host:port``.
     workers, threads : int or None
         Processes and threads a process, for ``local``.
+    dashboard : str
+        ``host:port`` to listen on, for ``local``.
     patience : float
         Seconds to wait for workers when all are gone.
 
@@ -309,7 +335,10 @@ def connect(
                 with contextlib.suppress(TimeoutError):
                     client.close(timeout=2)
         return
-    with local_cluster(workers, threads) as cluster, Client(cluster, set_as_default=False) as client:
+    with (
+        local_cluster(workers, threads, dashboard) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
         yield Distributed(client, patience=patience)
 
 

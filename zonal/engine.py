@@ -18,7 +18,7 @@ from typing import Any
 
 import geopandas as gpd
 
-from zonal.clusters import Runner, Starting
+from zonal.clusters import Runner, Starting, place_of
 from zonal.credentials import without_credentials
 from zonal.errors import InputError, ZonalError, first_line
 from zonal.events import Event, Notify, quiet
@@ -108,9 +108,7 @@ def run(
     results = []
     with ExitStack() as stack:
         if runner is None:  # its processes start while zones are staged
-            runner = stack.enter_context(
-                Starting(settings.cluster, settings.workers, settings.threads, settings.patience)
-            )
+            runner = stack.enter_context(Starting(*place_of(settings)))
         # The years share one stage: beside their outputs, or inside the only one.
         home = outputs[years[0]]
         if len(years) > 1:

@@ -8,9 +8,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
+
+from zonal.errors import UsageError
 
 if TYPE_CHECKING:
     from distributed import LocalCluster
@@ -21,6 +24,9 @@ chunk is then made of fresh pages, which costs a tenth of the time."""
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """As Dask sets it for its workers: theirs are the threads."""
+
+DASHBOARD = "127.0.0.1:0"
+"""Loopback only, on a free port: two runs on one machine do not meet."""
 
 METHOD = "DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD"
 
@@ -56,8 +62,19 @@ def fork_from_a_server() -> None:
 
 
 @contextlib.contextmanager
-def local_cluster(workers: int | None, threads: int | None) -> Iterator[LocalCluster]:
-    """Start workers on this machine, as many as asked for or as `default_workers` says."""
+def local_cluster(
+    workers: int | None, threads: int | None, dashboard: str = DASHBOARD
+) -> Iterator[LocalCluster]:
+    """Start workers on this machine, as many as asked for or as `default_workers` says.
+
+    They and the scheduler listen on loopback only, whatever `dashboard` (``host:port``) says of the
+    dashboard.
+
+    Raises
+    ------
+    UsageError
+        If nothing can listen on `dashboard`.
+    """
     import dask
     from distributed import LocalCluster
 
@@ -65,16 +82,18 @@ def local_cluster(workers: int | None, threads: int | None) -> Iterator[LocalClu
 
     processes, per_process = default_workers(workers, threads)
     preload = dask.config.get("distributed.worker.preload")
-    environment = {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in ALLOCATOR.items()}
+    config = {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in ALLOCATOR.items()}
+    host = _listening_host(dashboard)
+    if host not in ("127.0.0.1", "0.0.0.0"):  # Dask would print the scheduler's
+        config["distributed.dashboard.link"] = f"{{scheme}}://{host}:{{port}}/status"
     with (
-        dask.config.set(environment),
+        dask.config.set(config),
         LocalCluster(
             n_workers=processes,
             threads_per_worker=per_process,
             processes=True,
             host="127.0.0.1",
-            # Loopback only, on a free port: two runs on one machine do not meet.
-            dashboard_address="127.0.0.1:0",
+            dashboard_address=dashboard,
             scheduler_kwargs={"dashboard": False},  # attached below
             # What goes wrong in a task comes back as its error; the rest is noise of workers being closed.
             silence_logs=logging.CRITICAL,
@@ -83,3 +102,17 @@ def local_cluster(workers: int | None, threads: int | None) -> Iterator[LocalClu
     ):
         attach(cluster.scheduler)
         yield cluster
+
+
+def _listening_host(place: str) -> str:
+    """Return the host of ``host:port``, where a server can listen: Dask would take another port, or fail."""
+    host, _, port = place.rpartition(":")
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, int(port)))
+    except OSError as error:
+        raise UsageError(
+            f"dashboard {place}: cannot listen there: {error.strerror}; choose another"
+        ) from None
+    return host

@@ -104,6 +104,13 @@ AllowMissing = Annotated[
 Cache = Annotated[
     str | None, typer.Option(metavar="FOLDER", help="Keep bytes of remote files here, 20 GB at most.")
 ]
+Dashboard = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="Where the local cluster's dashboard listens; default: this machine only, a free port.",
+    ),
+]
 Output = Annotated[str | None, typer.Option(metavar="FOLDER|URL", help="Default: ./zonal-out/STATE-YEAR.")]
 CatalogFile = Annotated[
     str | None, typer.Option("--catalog", metavar="FILE", help="A catalog in place of the bundled one.")

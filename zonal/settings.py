@@ -31,6 +31,7 @@ from zonal.yamlfile import did_you_mean, shown, validation_sentence
 Stat = Literal["mean", "std", "min", "max", "sum", "count"]
 """A statistic of a zone and a band."""
 
+_HOST_PORT = re.compile(r"[^\s/:@,]+:\d{1,5}")
 _PLACE = re.compile(r"(tcp|tls)://[^\s/:@]+:\d{1,5}|(tcp|tls)://\[[0-9a-fA-F:.%]+\]:\d{1,5}")
 # ------------------------------------------------------------------ the ways people write values
 
@@ -133,6 +134,8 @@ class Settings(BaseModel):
         ``"local"``, or the address of a Dask scheduler (``tcp://`` or ``tls://``).
     workers, threads : int, optional
         Processes, and threads of each, of a local cluster; None lets the machine decide.
+    dashboard : str
+        ``host:port`` that the dashboard of a local cluster listens on, port 0 for any free one.
     output : str, optional
         Folder or URL; None for ``./zonal-out/WA-2020`` and the like.
     catalog : str, optional
@@ -180,6 +183,7 @@ class Settings(BaseModel):
     cluster: str = "local"
     workers: _Count | None = None
     threads: _Count | None = None
+    dashboard: str = "127.0.0.1:0"
     output: str | None = None
     catalog: str | None = None
     mirror: str | None = Field(default_factory=lambda: os.environ.get("ZONAL_MIRROR") or None)
@@ -296,12 +300,21 @@ class Settings(BaseModel):
             raise ValueError(f"cluster {shown!r}: expected 'local' or an address such as tcp://host:8786")
         return value
 
+    @field_validator("dashboard")
+    @classmethod
+    def _check_dashboard(cls, value: str) -> str:
+        if not _HOST_PORT.fullmatch(value) or int(value.rsplit(":")[-1]) > 65535:
+            raise ValueError(
+                f"dashboard {without_credentials(value)!r}: expected host:port, such as 127.0.0.1:8787"
+            )
+        return value
+
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         if self.engine == "exactextract" and self.coverage == "center":
             raise ValueError("engine 'exactextract' has no coverage 'center'; use engine 'native'")
-        for name in ("workers", "threads"):
-            if self.cluster != "local" and getattr(self, name) is not None:
+        for name in ("workers", "threads", "dashboard"):
+            if self.cluster != "local" and getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(
                     f"{name} is for a local cluster; the one at {self.cluster} brings its own, leave it out"
                 )

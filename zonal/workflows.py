@@ -103,7 +103,9 @@ def load(workflow: str | None = None, overrides: Mapping[str, Any] | None = None
         name: value for name, value in _spelt(overrides or {}, "settings").items() if value not in ([], ())
     }
     if flags.get("cluster", "local") != "local":  # the workflow sized a local cluster that is not wanted now
-        values = {name: value for name, value in values.items() if name not in ("workers", "threads")}
+        values = {
+            name: value for name, value in values.items() if name not in ("workers", "threads", "dashboard")
+        }
     values |= flags
     return _check(values, None)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,7 +18,8 @@ import psutil
 import pytest
 from servers import clean_environment
 
-from zonal.clusters import connect
+from zonal.clusters import Starting, connect
+from zonal.errors import UsageError
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -127,3 +129,53 @@ def test_the_dashboard_is_loaded_when_somebody_looks() -> None:
             assert status == 200
             assert "bokeh" in text
         assert "bokeh.server.server" in sys.modules
+
+
+def _listening(*processes: psutil.Process) -> dict[int, str]:
+    """Ports that processes listen on: port -> address."""
+    found = [place for process in processes for place in process.net_connections("inet")]
+    return {place.laddr.port: place.laddr.ip for place in found if place.status == "LISTEN"}
+
+
+def test_scheduler_workers_and_dashboard_listen_on_loopback_only() -> None:
+    before = _listening(psutil.Process())
+    with connect("local", 2, 1) as runner:
+        port = int(runner.described.rsplit(":", 1)[1].removesuffix("/status"))
+        workers = [psutil.Process(pid) for pid in runner.everywhere(os.getpid).values()]
+        places = _listening(psutil.Process(), *workers)
+    places = {port: address for port, address in places.items() if port not in before}
+    assert port in places and len(places) >= 4
+    assert {*places.values()} == {"127.0.0.1"}
+
+
+def test_the_dashboard_listens_where_it_is_told_to_and_nothing_else_does() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.2", 0))
+        told = free.getsockname()[1]
+    before = _listening(psutil.Process())
+    with Starting("local", 1, 1, f"127.0.0.2:{told}") as runner:
+        assert runner.described.endswith(f"dashboard: http://127.0.0.2:{told}/status")
+        places = _listening(psutil.Process())
+        with urllib.request.urlopen(f"http://127.0.0.2:{told}/health", timeout=30) as answer:
+            assert answer.status == 200
+        with pytest.raises(OSError):
+            socket.create_connection(("127.0.0.1", told), timeout=5)
+    places = {port: address for port, address in places.items() if port not in before}
+    assert places.pop(told) == "127.0.0.2"
+    assert {*places.values()} == {"127.0.0.1"}
+
+
+@pytest.mark.parametrize("place", ["203.0.113.1:0", "no-such-host.invalid:1"])
+def test_a_place_where_the_dashboard_cannot_listen_is_one_sentence(place: str) -> None:
+    with (
+        pytest.raises(UsageError, match=rf"^dashboard {place}: cannot listen there: [^\n]+$"),
+        connect("local", 1, 1, place),
+    ):
+        pass
+
+
+def test_a_port_of_another_is_not_exchanged_for_a_free_one() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        place = f"127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(UsageError, match="already in use"), connect("local", 1, 1, place):
+            pass

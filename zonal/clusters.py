@@ -310,16 +310,19 @@ def connect(
     from distributed import Client, Security
 
     if address != "local":
+        files = "distributed.comm.tls.ca-file, client.cert and client.key in Dask's configuration"
+        try:
+            certificates = Security().get_connection_args("client")["ssl_context"]
+        except OSError as error:
+            raise InputError(f"{address}: no certificates in {files}: {first_line(error)}") from None
         # Dask would try for as long as it waits for a scheduler, and end with a TypeError.
-        if address.startswith("tls://") and not Security().get_connection_args("client")["ssl_context"]:
-            raise InputError(
-                f"{address}: no certificates to reach it with; set distributed.comm.tls.ca-file, "
-                "client.cert and client.key in Dask's configuration"
-            )
+        if address.startswith("tls://") and not certificates:
+            raise InputError(f"{address}: no certificates to reach it with; set {files}")
         try:
             client = Client(address, timeout="20s", set_as_default=False)
         except (OSError, TimeoutError, ValueError) as error:
-            raise InputError(f"no Dask scheduler answers at {address}: {first_line(error)}") from None
+            cause = first_line(error).rpartition(">: ")[2]  # without the name of the closed connection
+            raise InputError(f"no Dask scheduler answers at {address}: {cause}") from None
         found = Distributed(client, address, patience)
         try:
             try:

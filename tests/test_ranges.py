@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import re
+import sys
 import threading
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,9 @@ from hypothesis import strategies as st
 
 from zonal.credentials import scrub_urls
 from zonal.errors import InputError, StoreError
+from zonal.io import clients
 from zonal.io.clients import explain
+from zonal.io.folder import Folder
 from zonal.io.merged import coalesce
 from zonal.io.ranges import Blob, ReadPolicy
 
@@ -121,6 +126,33 @@ def test_an_unknown_protocol_is_an_input_error() -> None:
         Blob("gopher://host/file")
 
 
+@pytest.mark.parametrize(
+    ("url", "client", "extra"),
+    [
+        ("gs://bucket/file", "gcsfs", "gs"),
+        ("az://container/file", "adlfs", "az"),
+        ("abfs://container@me.dfs.core.windows.net/file", "adlfs", "az"),
+    ],
+)
+def test_a_client_that_is_not_installed_is_named_with_what_installs_it(
+    url: str, client: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, client, None)
+    told = rf"cannot be opened: {client} is not installed; pip install 'zonal\[{extra}\]'$"
+    with pytest.raises(InputError, match=told):
+        Blob(url)
+    with pytest.raises(InputError, match=told):
+        Folder(url).exists("manifest.json")
+
+
+def test_every_extra_for_a_store_is_one_that_can_be_installed() -> None:
+    text = (Path(__file__).parents[1] / "pyproject.toml").read_text()
+    extras = tomllib.loads(text)["project"]["optional-dependencies"]
+    for client, extra in clients._EXTRAS.items():
+        (needed,) = extras[extra]
+        assert needed.startswith(client)
+
+
 class Handler(BaseHTTPRequestHandler):
     """Serves DATA; `server.fault(handler, nth, range)` may answer in its place, by returning True."""
 
@@ -197,6 +229,15 @@ def test_every_http_request_names_zonal_in_its_user_agent(server: Any) -> None:
     blob.read([(0, 5)])
     assert len(server.agents) == 1
     assert next(iter(server.agents)).startswith("zonal/")
+
+
+def test_every_s3_request_names_zonal_in_its_user_agent(server: Any) -> None:
+    endpoint = server.url.rsplit("/", 1)[0]
+    options = {"anon": True, "endpoint_url": endpoint, "config_kwargs": {"s3": {"addressing_style": "path"}}}
+    blob = Blob("s3://bucket/data.bin", options, QUICK)
+    assert blob.stat().size == len(DATA)
+    assert blob.read([(0, 5)]) == [DATA[:5]]
+    assert server.agents and all(f" zonal/{version('zonal')}" in agent for agent in server.agents)
 
 
 @pytest.mark.parametrize("status", [403, 429, 500, 503])

@@ -24,6 +24,9 @@ PACE = 0.002
 
 MISSING = "no such file"
 
+_EXTRAS = {"gcsfs": "gs", "adlfs": "az"}
+"""Clients that not everybody needs, and the extra that brings each."""
+
 _RETRIED_4XX = {403, 408, 425, 429}  # 403: what data.source.coop answers when it throttles
 
 
@@ -73,6 +76,7 @@ def client_options(
             "max_pool_connections": CONNECTIONS,
             "read_timeout": stall,
             "connect_timeout": stall,
+            "user_agent_extra": f"zonal/{_version()}",
         }
         options["config_kwargs"] = defaults | dict(options.get("config_kwargs") or {})
     return options
@@ -161,6 +165,10 @@ def explain(error: Exception) -> str:
         phrases = {item.value: item.phrase for item in HTTPStatus}
         return f"HTTP {status} {phrases.get(status, '')}".strip()
     text = scrub_urls(" ".join(str(error).split()))
+    if isinstance(error, ImportError):
+        for client, extra in _EXTRAS.items():
+            if client in text:
+                return f"{client} is not installed; pip install 'zonal[{extra}]'"
     if isinstance(error, (WrongRangeError, PastEndError)) or (type(error) is OSError and text):
         return text
     kind = type(error).__name__

@@ -7,6 +7,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from itertools import pairwise
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from zonal.credentials import scrub_urls
 from zonal.errors import InputError, StoreError
 from zonal.io import clients
+from zonal.io.cache import Cache
 from zonal.io.clients import explain
 from zonal.io.folder import Folder
 from zonal.io.merged import coalesce
@@ -402,3 +404,83 @@ def test_texts_lose_the_user_and_query_of_urls() -> None:
     assert scrub_urls("at https://u:p@h/x?sig=1 and s3://b/k") == "at https://h/x and s3://b/k"
     assert explain(OSError("bad https://h/x?token=9")) == "bad https://h/x"
     assert explain(TimeoutError()) == "TimeoutError"
+
+
+def flipped(handler: Handler, wanted: tuple[int, int]) -> None:
+    first, last = wanted
+    body = bytearray(DATA[first : last + 1])
+    body[len(body) // 2] ^= 4
+    handler.send(206, bytes(body), Content_Range=f"bytes {first}-{last}/{len(DATA)}")
+
+
+def test_a_bit_that_flips_on_the_way_is_seen_only_by_reading_twice(server: Any) -> None:
+    def fault(handler: Handler, nth: int, wanted: Any) -> bool:
+        wrong = wanted is not None and (nth == 1 or (nth == 4 and wanted[0] == 0))
+        if wrong:
+            flipped(handler, wanted)
+        return wrong
+
+    server.fault = fault
+    twice = Blob(server.url, policy=replace(QUICK, twice=True))
+    assert twice.read(FAR_APART) == PARTS
+    assert twice.counters.retries == 5 + 1
+    assert twice.counters.requests == 2 * (5 + 5 + 1)
+    server.seen.clear()
+    assert Blob(server.url, policy=QUICK).read(FAR_APART) != PARTS, "one read cannot see it"
+
+
+def test_a_range_that_never_comes_twice_alike_ends_with_the_cause(server: Any) -> None:
+    def fault(handler: Handler, nth: int, wanted: Any) -> bool:
+        if wanted is not None and nth % 2:
+            flipped(handler, wanted)
+            return True
+        return False
+
+    server.fault = fault
+    said = r"chunk 7, bytes 0 to 1000: two reads of it gave different bytes \(4 attempts\)"
+    with pytest.raises(StoreError, match=said):
+        Blob(server.url, policy=replace(QUICK, twice=True)).read([(0, 1000)], "chunk 7")
+
+
+def gets(server: Any) -> int:
+    return sum(count for (command, _), count in server.seen.items() if command == "GET")
+
+
+def test_bytes_that_the_cache_holds_are_not_asked_for_again(server: Any, tmp_path: Path) -> None:
+    policy = replace(QUICK, cache=Cache(str(tmp_path / "cache"), 10**8))
+    for asked in (5, 0):
+        before = gets(server)
+        blob = Blob(server.url, policy=policy)
+        stat = blob.stat()
+        assert blob.read(FAR_APART) == PARTS
+        assert gets(server) - before == asked
+    assert blob.counters.cached == sum(map(len, PARTS))
+    before = gets(server)
+    Blob(server.url, policy=policy, stat=replace(stat, etag="v2")).read(FAR_APART)
+    Blob(server.url, policy=replace(policy, twice=True), stat=stat).read(FAR_APART)
+    assert gets(server) - before == 5 + 10, "of another version; or read once, where twice is asked for"
+
+
+def test_bytes_that_were_of_no_use_are_not_taken_from_the_cache_again(server: Any, tmp_path: Path) -> None:
+    def fault(handler: Handler, nth: int, wanted: Any) -> bool:
+        if wanted is not None and nth == 1:
+            flipped(handler, wanted)
+            return True
+        return False
+
+    server.fault = fault
+    policy = replace(QUICK, cache=Cache(str(tmp_path / "cache"), 10**8))
+    blob = Blob(server.url, policy=policy)
+    blob.stat()
+
+    def use() -> bytes:
+        (data,) = blob.read([(0, 1000)])
+        if data != DATA[:1000]:
+            raise ValueError("not what was written")
+        return data
+
+    assert blob.until_usable(use, "the start") == DATA[:1000]
+    assert gets(server) == 2
+    again = Blob(server.url, policy=policy, stat=blob.stat())
+    assert again.read([(0, 1000)]) == [DATA[:1000]]
+    assert gets(server) == 2, "the good bytes took the place of the others"

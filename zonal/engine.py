@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
@@ -245,10 +245,6 @@ class _Run:
         reports = gather(runner, self.plan, job, headers, name, self.costs.bytes_to_fetch, self.notify)
         gathered = time.perf_counter()
         self.seconds["computing"] = gathered - started
-        if self.missing:
-            first = f"{self.missing[0]}{' and others' if len(self.missing) > 1 else ''}"
-            sentence = f"{len(self.missing):,} tiles that the index lists are missing ({first}): left out"
-            self.notify(Event("warning", sentence, {"missing": len(self.missing)}))
         zones = covered_zones(parts, [part_name(part.number) for part in self.plan.parts])
         if not zones["covered"]:
             self.output.abandon()
@@ -264,7 +260,7 @@ class _Run:
             **figures(self.staged, self.plan, zones, self.costs, self.header_bytes, reports, self.seconds),
         }
         self.output.commit(manifest)
-        for sentence in _warnings(manifest["zones"]):
+        for sentence in _warnings(manifest["zones"], self.missing):
             self.notify(Event("warning", sentence))
         return _result(self.output, manifest, fresh=True)
 
@@ -309,7 +305,14 @@ def _everywhere(folder: Folder) -> Folder:
     return Folder(absolute(folder.url), folder.options)
 
 
-def _warnings(zones: dict[str, Any]) -> Iterator[str]:
+def _warnings(zones: dict[str, Any], missing: Sequence[str]) -> Iterator[str]:
+    if missing:
+        tiles = (
+            "1 tile that the index lists is"
+            if len(missing) == 1
+            else f"{len(missing):,} tiles that the index lists are"
+        )
+        yield f"{tiles} missing ({missing[0]}{', ...' if missing[1:] else ''}): left out"
     if zones["outside_tiles"]:
         yield f"{zones['outside_tiles']:,} zones lie outside every tile: their statistics are null"
     if zones["without_pixels"]:

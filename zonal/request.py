@@ -13,7 +13,7 @@ from typing import Any
 import geopandas as gpd
 
 from zonal.catalog import Catalog
-from zonal.errors import UsageError
+from zonal.errors import MissingError, UsageError
 from zonal.fingerprint import fingerprint
 from zonal.inputs import RasterInput, ZoneInput, raster_input, zone_input
 from zonal.io.folder import Folder
@@ -104,10 +104,13 @@ class Request:
             return None
         old = manifest["fingerprint_of"]
         reader = self.raster.reader
-        tiles = {
-            path: {**tile, **asdict(reader.blob(self.raster.url(path)).stat())}
-            for path, tile in old["tiles"].items()
-        }
+        try:
+            tiles = {
+                path: {**tile, **asdict(reader.blob(self.raster.url(path)).stat())}
+                for path, tile in old["tiles"].items()
+            }
+        except MissingError:
+            return None
         if fingerprint(self.settings, year, self.reading, old["zones"], tiles) != old:
             return None
         return manifest

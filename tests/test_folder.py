@@ -1,18 +1,18 @@
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
+import errno
+import shutil
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from zonal.errors import InputError, LockedError, StoreError
-from zonal.io.folder import LOCK, Folder
+from zonal.errors import InputError, StoreError
+from zonal.io.folder import Folder
 
 
 @pytest.fixture(params=["disk", "memory"])
@@ -74,43 +74,8 @@ def test_an_output_below_a_file_cannot_be_written(tmp_path: Path) -> None:
         Folder(str(tmp_path / "file" / "out")).write("a", b"")
 
 
-def test_a_lock_is_held_against_a_live_process_and_freed_after(tmp_path: Path) -> None:
-    folder = Folder(str(tmp_path))
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
-        folder.write_json(LOCK, {"host": socket.gethostname(), "process": other.pid})
-        with pytest.raises(LockedError, match=f"in use by process {other.pid} on "), folder.locked():
-            pass
-        other.communicate(b"\n")
-    with folder.locked():  # its owner is gone: taken over
-        held = folder.read_json(LOCK)
-        assert held is not None
-        assert held["process"] == os.getpid()
-    assert not folder.exists(LOCK)
-
-
-def test_a_lock_of_another_machine_is_not_judged_from_here(tmp_path: Path) -> None:
-    folder = Folder(str(tmp_path))
-    folder.write_json(LOCK, {"host": "elsewhere", "process": 1})
-    with pytest.raises(LockedError, match="on elsewhere"), folder.locked():
-        pass
-
-
 def test_options_never_show(tmp_path: Path) -> None:
     assert "secret" not in repr(Folder("s3://bucket/out", {"key": "me", "secret": "s3cr3t-secret"}))
-
-
-def test_a_second_holder_in_the_same_process_is_refused_and_leaves_the_lock(folder: Folder) -> None:
-    with folder.locked():
-        with pytest.raises(LockedError, match=f"in use by process {os.getpid()} on "), folder.locked():
-            pass
-        assert folder.exists(LOCK)
-    assert not folder.exists(LOCK)
-
-
-def test_the_lock_of_an_ended_process_with_our_number_is_taken_over(folder: Folder) -> None:
-    folder.write_json(LOCK, {"host": socket.gethostname(), "process": os.getpid(), "session": "before"})
-    with folder.locked():
-        assert folder.exists(LOCK)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +98,7 @@ class _Gone(MemoryFileSystem):  # type: ignore[misc]
     def _fail(self, *_: object, **__: object) -> None:
         raise ConnectionError("no route to https://me:s3cr3t-secret@host/x?sig=s3cr3t-secret")
 
-    exists = ls = find = cat_file = put_file = rm = cp_file = _fail
+    exists = ls = find = cat_file = put_file = pipe_file = rm = cp_file = _fail
 
 
 def test_a_store_that_does_not_answer_is_one_sentence_without_credentials() -> None:
@@ -147,6 +112,9 @@ def test_a_store_that_does_not_answer_is_one_sentence_without_credentials() -> N
         lambda: folder.write("a", b""),
         lambda: folder.remove("a"),
         lambda: folder.copy("a", "b"),
+        lambda: folder.move("a", "b"),
+        lambda: folder.claim("a", b""),
+        folder.entries,
     ]
     for effect in effects:
         with pytest.raises(StoreError, match=r"cannot \w+( \w+)? gone://bucket/out: .*no route") as caught:
@@ -154,12 +122,93 @@ def test_a_store_that_does_not_answer_is_one_sentence_without_credentials() -> N
         assert "s3cr3t" not in str(caught.value)
 
 
-def test_what_failed_first_is_told_when_the_lock_cannot_be_released(monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = Folder("memory://first/out")
+def test_a_file_is_claimed_by_the_first_only(folder: Folder) -> None:
+    assert folder.claim("lock", b"first")
+    assert not folder.claim("lock", b"second")
+    assert folder.read("lock") == b"first"
+    assert folder.names() == ["lock"], "no draft is left"
 
-    def broken(*_: object, **__: object) -> None:
-        raise ConnectionError("later")
 
-    with pytest.raises(InputError, match="the first"), folder.locked():
-        monkeypatch.setattr(MemoryFileSystem, "cat_file", broken)
-        raise InputError("the first")
+def test_a_disk_without_links_still_gives_a_file_to_the_first_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    folder = Folder(str(tmp_path))
+    assert folder.claim("lock", b"first")
+    assert not folder.claim("lock", b"second")
+    assert (folder.read("lock"), folder.names()) == (b"first", ["lock"])
+
+
+class _Plain(MemoryFileSystem):  # type: ignore[misc]
+    """A store whose client cannot create a file only where there is none."""
+
+    protocol = "plain"
+
+    def pipe_file(self, path: str, value: bytes) -> None:
+        super().pipe_file(path, value)
+
+
+def test_a_store_that_cannot_create_exclusively_is_written_to_plainly() -> None:
+    fsspec.register_implementation("plain", _Plain, clobber=True)
+    folder = Folder("plain://claims/out")
+    assert folder.claim("lock", b"first")
+    assert folder.claim("lock", b"second"), "whoever claims must read again"
+    assert folder.read("lock") == b"second"
+
+
+def test_a_moved_file_has_its_new_name_only_and_replaces_what_had_it(folder: Folder) -> None:
+    folder.write("work/table", b"new")
+    folder.write("table", b"old")
+    folder.move("work/table", "table")
+    assert folder.read("table") == b"new"
+    assert folder.names("work") == []
+
+
+def test_entries_tell_size_and_time(folder: Folder) -> None:
+    before = datetime.now(UTC) - timedelta(seconds=2)
+    folder.write("sub/a", b"123")
+    folder.write("sub/deeper/b", b"")
+    (name,), (entry,) = zip(*folder.entries("sub").items(), strict=True)
+    assert (name, entry.size) == ("a", 3)
+    assert entry.written is not None and before <= entry.written <= datetime.now(UTC)
+    assert folder.entries("nowhere") == {}
+
+
+def test_only_our_drafts_are_cleared_and_nothing_of_the_users(tmp_path: Path) -> None:
+    draft = f".table.{'0' * 32}.tmp"
+    for place in ("", ".work/", ".work/parts-1/", "mine/"):
+        (tmp_path / place).mkdir(exist_ok=True)
+        for name in (draft, ".table.tmp", ".other.0123.tmp", f".other.{'0' * 32}.tmp"):
+            (tmp_path / place / name).write_text("")
+    folder = Folder(str(tmp_path))
+    folder.clear_drafts(lambda name: name.endswith("table"), ("", ".work/**/"))
+    left = {path.relative_to(tmp_path).parent.as_posix() for path in tmp_path.rglob(draft)}
+    assert left == {"mine"}
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 13
+
+
+def test_a_folder_that_went_away_in_the_middle_of_a_write_is_one_sentence(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path / "out"))
+    with pytest.raises(InputError, match=r"cannot write to .*out: No such file or directory"):  # noqa: SIM117
+        with folder.create("table") as draft:
+            draft.write_bytes(b"x")
+            shutil.rmtree(tmp_path / "out")
+
+
+def test_requests_to_an_s3_output_are_repeated_by_one_layer_only() -> None:
+    fs = Folder(
+        "s3://bucket/out", {"key": "me", "secret": "x", "config_kwargs": {"read_timeout": 5}}
+    ).filesystem
+    assert fs.retries == 1
+    assert fs.config_kwargs["retries"] == {"total_max_attempts": 10, "mode": "standard"}
+    assert fs.config_kwargs["read_timeout"] == 5, "the user's own comes first"
+    assert fs.config_kwargs["user_agent_extra"].startswith("zonal/")
+
+
+def test_a_web_address_is_asked_with_a_user_agent() -> None:
+    fs = Folder("https://host/out", {"client_kwargs": {"headers": {"X-Mine": "1"}}}).filesystem
+    assert fs.client_kwargs["headers"]["User-Agent"].startswith("zonal/")
+    assert fs.client_kwargs["headers"]["X-Mine"] == "1"

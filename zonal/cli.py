@@ -236,6 +236,19 @@ def compare(
 
 
 @app.command()
+def status(
+    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="An output folder, as a path or a URL.")],
+    as_json: Annotated[bool, typer.Option("--json", metavar="", help="One JSON object.")] = False,
+) -> None:
+    """Say what an output holds: what is done, what is left, who is at it. Writes nothing."""
+    from zonal.io.folder import Folder
+    from zonal.status import status_of
+
+    found = status_of(Folder(output.rstrip("/") or "/", _options(output)))
+    print(found.as_json() if as_json else found)
+
+
+@app.command()
 def export(
     table: Annotated[str, typer.Argument(metavar="TABLE", help="An output folder, or a GeoParquet file.")],
     to: Annotated[Format, typer.Option("--to", metavar="gpkg|fgb|csv", help="csv leaves out the geometry.")],

@@ -25,6 +25,7 @@ from zonal.events import Event, Notify, quiet
 from zonal.fingerprint import digest, fingerprint
 from zonal.inputs import absolute
 from zonal.io.folder import Folder
+from zonal.io.lock import Lock
 from zonal.io.stage import Stage
 from zonal.io.table import covered_zones
 from zonal.manifest import about, figures
@@ -113,14 +114,16 @@ def run(
         home = outputs[years[0]]
         if len(years) > 1:
             home = Output(folder(f"{base}-stage"))
-        for output in {id(o): o for o in (home, *outputs.values())}.values():
-            stack.enter_context(output.locked(fresh=fresh))
+        locks = {
+            url: stack.enter_context(output.locked(fresh=fresh, tell=_telling(notify)))
+            for url, output in {o.folder.url: o for o in (home, *outputs.values())}.items()
+        }
         started = time.perf_counter()
         staged = inputs.stage(home.folder.sub(WORK).sub(f"stage-{key[:16]}"), key, _telling(notify))
         _tell_zones(staged, notify)
         seconds = {"staging": time.perf_counter() - started}
         for year, output in outputs.items():
-            one = _Run(inputs, year, output, staged, notify, dict(seconds))
+            one = _Run(inputs, year, output, locks[output.folder.url], staged, notify, dict(seconds))
             result = one.prepare(fresh=fresh)
             if result is None:
                 waited = time.perf_counter()
@@ -201,6 +204,7 @@ class _Run:
     inputs: Request
     year: int | None
     output: Output
+    lock: Lock
     staged: Stage
     notify: Notify
     seconds: dict[str, float]
@@ -237,12 +241,13 @@ class _Run:
     def execute(self, runner: Runner, *, fresh: bool) -> Result:
         """Run what is missing, publish, commit."""
         started = time.perf_counter()
-        parts = self.output.begin(self.fingerprint, self.plan, fresh=fresh)
+        parts = self.output.begin(self.fingerprint, self.plan, self.lock, fresh=fresh)
         job = self._job(parts)
         _probe(runner, job)
         headers = [file.header for _, _, file in self.opened]
         name = f"{digest(self.fingerprint)[:8]}-{uuid.uuid4().hex[:8]}"
-        reports = gather(runner, self.plan, job, headers, name, self.costs.bytes_to_fetch, self.notify)
+        to_fetch = self.costs.bytes_to_fetch
+        reports = gather(runner, self.plan, job, headers, name, to_fetch, self.notify, self.lock.check)
         gathered = time.perf_counter()
         self.seconds["computing"] = gathered - started
         zones = covered_zones(parts, [part_name(part.number) for part in self.plan.parts])
@@ -251,7 +256,7 @@ class _Run:
             raise InputError(
                 f"none of the {self.plan.zones:,} zones covers a valid pixel of {self.inputs.raster.name}"
             )
-        files = self.output.publish(self.plan, self.staged, parts, job.columns, job.about)
+        files = self.output.assemble(self.plan, self.staged, parts, job.columns, job.about)
         self.seconds["publishing"] = time.perf_counter() - gathered
         manifest = {
             **self._described(),
@@ -259,7 +264,7 @@ class _Run:
             "files": files,
             **figures(self.staged, self.plan, zones, self.costs, self.header_bytes, reports, self.seconds),
         }
-        self.output.commit(manifest)
+        self.output.commit(manifest, parts, self.lock)
         for sentence in _warnings(manifest["zones"], self.missing):
             self.notify(Event("warning", sentence))
         return _result(self.output, manifest, fresh=True)

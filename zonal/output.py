@@ -7,17 +7,20 @@ and a manifest, and computes nothing. The manifest is the commit mark.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pyproj
 
-from zonal.errors import OtherRunError, ZonalError
+from zonal.errors import LockedError, OtherRunError, ZonalError
 from zonal.fingerprint import difference, digest
 from zonal.io.finished import MANIFEST
-from zonal.io.folder import LOCK, Folder
+from zonal.io.folder import Folder
+from zonal.io.lock import LOCK, Lock, locked
 from zonal.io.stage import Stage
 from zonal.io.table import Columns, merge_parts
 from zonal.units import Plan
@@ -27,6 +30,14 @@ TABLE = "stats.parquet"
 DATASET = "stats"
 WORK = ".work"
 RUN = f"{WORK}/run.json"
+
+_PART = re.compile(rf"{DATASET}/state=\w+/part-\d{{5,}}\.parquet")
+_PLACES = ("", f"{WORK}/**/", f"{DATASET}/*/")
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a file, by its path in the output, is one that a run writes."""
+    return name in (TABLE, MANIFEST) or name.startswith(f"{WORK}/") or bool(_PART.fullmatch(name))
 
 
 @dataclass(frozen=True)
@@ -41,7 +52,7 @@ class Output:
     folder: Folder
 
     @contextmanager
-    def locked(self, *, fresh: bool) -> Iterator[None]:
+    def locked(self, *, fresh: bool, tell: Callable[[str], None] = lambda _: None) -> Iterator[Lock]:
         """Hold the folder while working in it; leave nothing behind that a resume cannot use.
 
         Raises
@@ -60,28 +71,52 @@ class Output:
                         "choose another --output, or --fresh to replace it"
                     )
         try:
-            with folder.sub(WORK).locked():
+            with locked(folder.sub(WORK), tell=tell) as lock:
+                with suppress(ZonalError):  # who may write need not be allowed to list uploads
+                    folder.clear_drafts(_is_ours, _PLACES)
+                if folder.exists(RUN) and self.unfinished() is None:
+                    folder.remove(RUN)  # killed when all but this was done
                 try:
-                    yield
-                except BaseException:
-                    with suppress(ZonalError):  # what ended the run matters more
-                        self._tidy()
-                    raise
-                self._tidy()
+                    yield lock
+                finally:
+                    with suppress(ZonalError):  # how the run ended matters more
+                        self._tidy(lock)
         finally:
             folder.prune(WORK)
 
-    def _tidy(self) -> None:
+    def _tidy(self, lock: Lock) -> None:
+        lock.confirm()  # of another's work, nothing is removed
         if not self.folder.exists(RUN):  # done, or failed before any work
-            for name in set(self.folder.names(WORK)) - {LOCK}:
-                self.folder.remove(f"{WORK}/{name}")
+            self._clear_work()
 
-    def manifest(self) -> dict[str, Any] | None:
+    def _clear_work(self) -> None:
+        for name in set(self.folder.names(WORK)) - {LOCK}:
+            self.folder.remove(f"{WORK}/{name}")
+
+    def published(self) -> dict[str, Any] | None:
         """Return the manifest of a published run, if the folder holds one with all its files."""
         manifest = self.folder.read_json(MANIFEST)
         if manifest is None or not all(
             self.folder.exists(name) for name in manifest.get("files", [MANIFEST])
         ):
+            return None
+        return manifest
+
+    def unfinished(self) -> dict[str, Any] | None:
+        """Return what is known of a run that has begun here and has not ended.
+
+        With `--fresh` it may lie beside a finished run, whose manifest and table stay until it ends.
+        """
+        begun = self.folder.read_json(RUN)
+        manifest = self.folder.read_json(MANIFEST)
+        if begun is None or manifest is None or begun.get("replaces") == digest(manifest):
+            return begun
+        return None if begun.get("fingerprint") == manifest.get("fingerprint") else begun
+
+    def manifest(self) -> dict[str, Any] | None:
+        """Return the manifest of a published run, unless the same run was begun anew since."""
+        manifest, begun = self.published(), self.unfinished()
+        if manifest and begun and begun.get("fingerprint") == manifest.get("fingerprint"):
             return None
         return manifest
 
@@ -93,71 +128,104 @@ class Output:
         OtherRunError
             If the folder holds another run, done or not; names what differs.
         """
-        manifest, begun = self.folder.read_json(MANIFEST), self.folder.read_json(RUN)
         wanted = digest(fingerprint)
-        for kind, other in (("a finished run", manifest), ("an unfinished run", begun)):
-            if other is not None and other.get("fingerprint") != wanted:
-                what = difference(other.get("fingerprint_of", {}), fingerprint)
-                raise OtherRunError(
-                    f"{self.folder.shown()} holds {kind}: {what}; "
-                    "choose another --output, or --fresh to replace it"
-                )
-        return self.manifest()
+        manifest = self.manifest()
+        if manifest is not None and manifest.get("fingerprint") == wanted:
+            return manifest
+        kind, other = "an unfinished run", self.unfinished()
+        if other is None:
+            kind, other = "a finished run", self.folder.read_json(MANIFEST)
+        if other is not None and other.get("fingerprint") != wanted:
+            what = difference(other.get("fingerprint_of", {}), fingerprint)
+            raise OtherRunError(
+                f"{self.folder.shown()} holds {kind}: {what}; "
+                "choose another --output, or --fresh to replace it"
+            )
+        return None
 
-    def parts(self, fingerprint: Mapping[str, Any], plan: Plan) -> Folder:
-        """Return the folder of a run's finished parts; other cuts into parts have another one."""
-        cuts = {"run": digest(fingerprint), "parts": [part.zones for part in plan.parts]}
-        return self.folder.sub(WORK).sub(f"parts-{digest(cuts)[:16]}")
+    def begin(self, fingerprint: Mapping[str, Any], plan: Plan, lock: Lock, *, fresh: bool) -> Folder:
+        """Mark the folder as this run's and return the folder of its parts.
 
-    def begin(self, fingerprint: Mapping[str, Any], plan: Plan, *, fresh: bool) -> Folder:
-        """Mark the folder as this run's and return the folder of its parts; `fresh` drops older ones."""
+        What the folder holds of the same unfinished run goes on, but not with `fresh`; other cuts into parts
+        have another folder. A finished run stays as it is until `commit`.
+        """
+        begun = self.unfinished()
+        if fresh or begun is None or begun.get("fingerprint") != digest(fingerprint):
+            manifest = self.folder.read_json(MANIFEST)
+            begun = {
+                "id": uuid.uuid4().hex,  # so that no older part is taken for one of this run
+                "begun": datetime.now(UTC).isoformat(timespec="seconds"),
+                "fingerprint": digest(fingerprint),
+                "fingerprint_of": fingerprint,
+                "replaces": digest(manifest) if manifest is not None else None,
+            }
+        cuts = [part.zones for part in plan.parts]
+        name = f"parts-{digest({'run': begun.get('id'), 'of': begun['fingerprint'], 'parts': cuts})[:16]}"
+        lock.confirm()
+        sizes = [stop - start for start, stop in cuts]
+        self.folder.write_json(RUN, {**begun, "parts": name, "zones": sizes})
         if fresh:
-            self.folder.remove(MANIFEST)
-            for name in self.folder.names(WORK):
-                if name.startswith("parts-"):
-                    self.folder.remove(f"{WORK}/{name}")
-        self.folder.write_json(RUN, {"fingerprint": digest(fingerprint), "fingerprint_of": fingerprint})
-        return self.parts(fingerprint, plan)
+            for other in self.folder.names(WORK):
+                if other.startswith("parts-") and other != name:
+                    self.folder.remove(f"{WORK}/{other}")
+        return self.folder.sub(WORK).sub(name)
 
-    def publish(
+    def assemble(
         self, plan: Plan, staged: Stage, parts: Folder, columns: Columns, about: Mapping[str, Any]
     ) -> list[str]:
-        """Make the table of finished parts: one file, or for several states a dataset of one folder each.
+        """Make the table of finished parts, where nobody sees it yet.
 
         Returns
         -------
         list of str
-            Names of the files, in order: what the manifest publishes.
+            Names that its files will have, in order: what the manifest publishes. One file, or for several
+            states a dataset of one folder each.
         """
         names = [part_name(part.number) for part in plan.parts]
-        self.folder.remove(MANIFEST)  # from here until `commit`, nothing is published
-        self._clear_dataset()
         if not staged.partitioned:
-            merge_parts(parts, names, self.folder, TABLE, pyproj.CRS(staged.crs), about, columns)
+            merge_parts(parts, names, parts, TABLE, pyproj.CRS(staged.crs), about, columns)
             return [TABLE]
-        self.folder.remove(TABLE)
-        files = []
-        for part, name in zip(plan.parts, names, strict=True):
-            target = f"{DATASET}/state={staged.batches[part.batch].label}/{name}"
-            self.folder.copy(f"{WORK}/{parts.url.rsplit('/', 1)[-1]}/{name}", target)
-            files.append(target)
-        return files
+        states = [staged.batches[part.batch].label for part in plan.parts]
+        return [f"{DATASET}/state={state}/{name}" for state, name in zip(states, names, strict=True)]
+
+    def commit(self, manifest: Mapping[str, Any], parts: Folder, lock: Lock) -> None:
+        """Publish what was assembled, the manifest last; then clear the work away.
+
+        Everything is on the store before anything older goes, so that what is left is to give names.
+        """
+        folder, work = self.folder, f"{WORK}/{parts.url.rsplit('/', 1)[-1]}"
+        folder.write_json(f"{work}/{MANIFEST}", manifest)
+        lock.confirm()
+        try:
+            folder.remove(MANIFEST)  # from here until it is there again, nothing is published
+            self._clear_dataset()
+            if manifest["files"] == [TABLE]:
+                folder.move(f"{work}/{TABLE}", TABLE)
+            else:
+                folder.remove(TABLE)
+                for name in manifest["files"]:
+                    folder.copy(f"{work}/{name.rsplit('/', 1)[-1]}", name)
+            lock.check()
+            folder.move(f"{work}/{MANIFEST}", MANIFEST)
+        except LockedError:  # what is there now may be another's
+            raise
+        except BaseException:
+            with suppress(ZonalError):
+                for name in (MANIFEST, TABLE):
+                    folder.remove(name)
+                self._clear_dataset()
+            raise
+        folder.remove(RUN)  # first: without it, whatever else is left is rubbish
+        self._clear_work()
 
     def _clear_dataset(self) -> None:
         """Remove the parts of an older dataset, and nothing that zonal did not write."""
         for state in self.folder.names(DATASET):
             for name in self.folder.names(f"{DATASET}/{state}"):
-                if re.fullmatch(r"state=\w+/part-\d{5,}\.parquet", f"{state}/{name}"):
+                if _PART.fullmatch(f"{DATASET}/{state}/{name}"):
                     self.folder.remove(f"{DATASET}/{state}/{name}")
             self.folder.sub(DATASET).prune(state)
 
     def abandon(self) -> None:
         """Forget a run that cannot end well: nothing of it is worth resuming."""
         self.folder.remove(RUN)
-
-    def commit(self, manifest: Mapping[str, Any]) -> None:
-        """Write the manifest, then clear the work away."""
-        self.folder.write_json(MANIFEST, manifest)
-        self.folder.remove(RUN)  # first: without it, whatever else is left is rubbish
-        for name in set(self.folder.names(WORK)) - {LOCK}:
-            self.folder.remove(f"{WORK}/{name}")

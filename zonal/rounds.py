@@ -7,7 +7,7 @@ A round is what a resume is: it looks which parts are there and does the rest.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from zonal.clusters import KilledError, Runner
@@ -34,6 +34,7 @@ def gather(
     name: str,
     bytes_to_fetch: int | None,
     notify: Notify,
+    check: Callable[[], None],
 ) -> list[UnitReport | PartReport]:
     """Have all parts written that are not there yet.
 
@@ -50,6 +51,8 @@ def gather(
         In all, for the progress that is told.
     notify : callable
         Told of progress, and of units that are tried again.
+    check : callable
+        Called at each value; raises where there is no sense in going on.
 
     Returns
     -------
@@ -78,6 +81,7 @@ def gather(
         failures = []
         in_a_row = 0
         for value in _values(runner, wiring, plan, avoid):
+            check()
             if isinstance(value, UnitFailure):
                 failures.append(value)
                 in_a_row += 1

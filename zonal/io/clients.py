@@ -202,3 +202,26 @@ def _version() -> str:
         return version("zonal")
     except PackageNotFoundError:
         return "0"
+
+
+def write_options(url: str, storage_options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Add to the user's storage options what makes a client fit for an output; the user's own come first.
+
+    Requests are repeated by botocore: each one singly, so that a long upload does not begin anew.
+    """
+    options = dict(storage_options or {})
+    agent = f"zonal/{_version()}"
+    if url.startswith(("s3://", "s3a://")) and "::" not in url:
+        defaults = {
+            "retries": {"total_max_attempts": 10, "mode": "standard"},
+            "connect_timeout": 30,
+            "read_timeout": 30,
+            "user_agent_extra": agent,
+        }
+        options["config_kwargs"] = defaults | dict(options.get("config_kwargs") or {})
+        options.setdefault("use_listings_cache", False)  # workers write what this process has listed
+    elif url.startswith(("http://", "https://")) and "::" not in url:
+        client = dict(options.get("client_kwargs") or {})
+        client["headers"] = {"User-Agent": agent} | dict(client.get("headers") or {})
+        options["client_kwargs"] = client
+    return options

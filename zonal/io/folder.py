@@ -1,4 +1,4 @@
-"""One folder of files on any store: whole writes, JSON and the lock.
+"""One folder of files on any store: whole writes, JSON, and what killed processes left of their writing.
 
 Knows paths and bytes; knows nothing of what the files hold. A file appears
 under its name complete or not at all.
@@ -8,27 +8,33 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
+import re
 import shutil
-import socket
 import tempfile
-import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import fsspec
 
 from zonal.credentials import scrub_urls, secrets
-from zonal.errors import InputError, LockedError, StoreError, ZonalError
+from zonal.errors import InputError, StoreError, ZonalError
 from zonal.io import clients
+from zonal.io.disk import draft_of, make, settle, writable
 from zonal.io.ranges import Blob
 
-LOCK = "lock.json"
+_BROKEN = ("ClientPayloadError", "ResponseStreamingError", "IncompleteRead", "IncompleteReadError")
+"""What clients raise when an answer's body breaks off: botocore repeats requests, not what follows them."""
 
-_SESSION = uuid.uuid4().hex
-"""Tells this process from an ended one of the same host and number (a container that started again)."""
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file in a listing: its bytes, and when it was written, where the store tells."""
+
+    size: int
+    written: datetime | None
 
 
 @dataclass(frozen=True)
@@ -48,10 +54,12 @@ class Folder:
 
     def _resolved(self) -> tuple[Any, str]:
         try:
-            fs, root = fsspec.core.url_to_fs(self.url, **self.options)
+            fs, root = fsspec.core.url_to_fs(self.url, **clients.write_options(self.url, self.options))
         except (ValueError, ImportError, TypeError) as error:
             cause = self._hide(clients.explain(error))
         else:
+            if "s3" in _protocols(fs):
+                fs.retries = 1  # botocore's are the only ones: one layer, and for each request
             return fs, str(root).rstrip("/")
         # Outside the handler: the original may quote the options.
         raise InputError(f"{scrub_urls(self.url)}: cannot be opened: {cause}")
@@ -101,6 +109,18 @@ class Folder:
             return []
         return sorted(str(path).rstrip("/").rsplit("/", 1)[-1] for path in found)
 
+    def entries(self, sub: str = "") -> dict[str, Entry]:
+        """List the files inside, or inside a folder inside, by name; empty where there is none."""
+        fs = self.filesystem
+        fs.invalidate_cache(self.path(sub))
+        try:
+            with self._effect("read"):
+                found = fs.ls(self.path(sub), detail=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        files = [info for info in found if info["type"] == "file"]
+        return {str(i["name"]).rsplit("/", 1)[-1]: Entry(int(i["size"] or 0), _written(i)) for i in files}
+
     def below(self) -> list[str]:
         """Files of the folder and of all folders inside, by path from here."""
         root = self.path()
@@ -109,8 +129,15 @@ class Folder:
 
     def read(self, name: str) -> bytes:
         """Read a whole file."""
+        attempts = 10
         with self._effect("read"):
-            return bytes(self.filesystem.cat_file(self.path(name)))
+            while True:
+                try:
+                    return bytes(self.filesystem.cat_file(self.path(name)))
+                except Exception as error:
+                    attempts -= 1
+                    if not attempts or type(error).__name__ not in _BROKEN:
+                        raise
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         """Read a JSON object; None where there is no such file.
@@ -133,37 +160,83 @@ class Folder:
         return value
 
     @contextlib.contextmanager
-    def create(self, name: str) -> Iterator[Path]:
+    def create(self, name: str, *, durable: bool = True) -> Iterator[Path]:
         """Give a local path to write to; on leaving without error the file appears as `name`, whole.
 
-        On a disk the path lies beside the final one and is renamed onto it;
-        for a store it is a temporary file, put there in one upload.
+        On a disk the path lies beside the final one and is renamed onto it, and a loss of power after that
+        loses nothing if it is `durable`; for a store it is a temporary file, put there in one upload.
         """
         target = self.path(name)
         if self.local:
             final = Path(target)
-            with _writable(self.shown()):
-                final.parent.mkdir(parents=True, exist_ok=True)
-            draft = final.with_name(f".{final.name}.{uuid.uuid4().hex}.tmp")
-            try:
-                with _writable(self.shown()):
+            draft = draft_of(final)
+            with writable(self.shown()):
+                make(final.parent)
+                try:
                     yield draft
-                with draft.open("rb+") as file:
-                    os.fsync(file.fileno())
-                draft.replace(final)
-            finally:
-                draft.unlink(missing_ok=True)
+                    if durable:
+                        settle(draft)
+                    draft.replace(final)
+                    if durable:
+                        settle(final.parent)
+                finally:
+                    draft.unlink(missing_ok=True)
             return
-        with tempfile.TemporaryDirectory(prefix="zonal-") as scratch:
-            draft = Path(scratch) / "draft"
+        scratch = tempfile.gettempdir()
+        with writable(scratch), tempfile.TemporaryDirectory(prefix="zonal-", dir=scratch) as folder:
+            draft = Path(folder) / "draft"
             yield draft
-            with self._effect("write to"):
-                self.filesystem.put_file(str(draft), target)
+            try:
+                with self._effect("write to"):
+                    self.filesystem.put_file(str(draft), target)
+            except Exception:
+                raise
+            except BaseException:  # a signal; the client goes on with an upload of several requests
+                with contextlib.suppress(ZonalError):
+                    self._abort_uploads(lambda begun: begun == name)
+                raise
 
-    def write(self, name: str, data: bytes) -> None:
+    def write(self, name: str, data: bytes, *, durable: bool = True) -> None:
         """Write a whole file."""
-        with self.create(name) as draft:
+        with self.create(name, durable=durable) as draft:
             draft.write_bytes(data)
+
+    def claim(self, name: str, data: bytes) -> bool:
+        """Write a small file where there is none; False where there is one.
+
+        A store that cannot do so replaces what was written since somebody looked: read it again.
+        """
+        if self.local:
+            final = Path(self.path(name))
+            draft = draft_of(final)
+            with writable(self.shown()):
+                make(final.parent)
+                try:
+                    draft.write_bytes(data)
+                    final.hardlink_to(draft)
+                except FileExistsError:
+                    return False
+                except OSError:  # a file system without links: somebody may read half of it
+                    try:
+                        with final.open("xb") as file:
+                            file.write(data)
+                    except FileExistsError:
+                        return False
+                finally:
+                    draft.unlink(missing_ok=True)
+            return True
+        with self._effect("write to"):
+            try:
+                self.filesystem.pipe_file(self.path(name), data, mode="create")
+            except FileExistsError:
+                return False
+            except (TypeError, ValueError, NotImplementedError):  # a client that does not know the mode
+                self.write(name, data)
+            except Exception as error:
+                if not clients.explain(error).startswith(("HTTP 400", "HTTP 501")):
+                    raise
+                self.write(name, data)  # a server that does not know the condition
+        return True
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Write a JSON object, keys in the order given."""
@@ -173,16 +246,28 @@ class Folder:
         """Copy a file inside the folder, whole; on a disk as a second name of the same bytes."""
         if self.local:
             source, final = Path(self.path(name)), Path(self.path(target))
-            with _writable(self.shown()):
-                final.parent.mkdir(parents=True, exist_ok=True)
+            with writable(self.shown()):
+                make(final.parent)
             try:
                 final.hardlink_to(source)
+                settle(final.parent)
             except OSError:  # a file system without links
                 with self.create(target) as draft:
                     shutil.copyfile(source, draft)
         else:
             with self._effect("write to"):
                 self.filesystem.cp_file(self.path(name), self.path(target))
+
+    def move(self, name: str, target: str) -> None:
+        """Give a file inside another name, whole; what had that name is replaced."""
+        if self.local:
+            source, final = Path(self.path(name)), Path(self.path(target))
+            with writable(self.shown()):
+                source.replace(final)
+                settle(final.parent)
+        else:
+            self.copy(name, target)
+            self.remove(name)
 
     def remove(self, name: str) -> None:
         """Remove a file or a folder with all it holds; nothing happens where there is none."""
@@ -191,7 +276,7 @@ class Folder:
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
-                with _writable(self.shown()):
+                with writable(self.shown()):
                     path.unlink(missing_ok=True)
             return
         with contextlib.suppress(FileNotFoundError), self._effect("remove from"):
@@ -205,57 +290,42 @@ class Folder:
                 Path(self.path(name)).rmdir()
                 Path(self.path()).rmdir()
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the folder's lock.
+    def clear_drafts(self, ours: Callable[[str], bool], places: Sequence[str]) -> None:
+        """Remove what processes that were killed left of files they were writing.
 
-        Raises
-        ------
-        LockedError
-            If another run holds it, of a live process or of this one.
+        On a disk these are drafts beside the files, on S3 uploads that were begun; other stores forget
+        theirs. Nobody may be writing: hold the lock.
+
+        Parameters
+        ----------
+        ours : callable
+            Whether a file, by its path from here, is one that zonal writes.
+        places : sequence of str
+            Where to look on a disk: glob patterns of folders, each with a slash at its end.
         """
-        owner = {
-            "host": socket.gethostname(),
-            "process": os.getpid(),
-            "session": _SESSION,
-            "holder": uuid.uuid4().hex,
-        }
-        held = self.read_json(LOCK)
-        if held is not None and not _dead(held):
-            raise LockedError(
-                f"{self.shown()} is in use by process {held.get('process')} on {held.get('host')}; "
-                f"wait for it, or remove {self.shown(LOCK)} if that run is gone"
-            )
-        self._claim(owner, over=held)
-        try:
-            yield
-        except BaseException:
-            with contextlib.suppress(ZonalError):  # what ended the work matters more
-                self._release(owner)
-            raise
-        self._release(owner)
-
-    def _release(self, owner: Mapping[str, Any]) -> None:
-        if self.read_json(LOCK) == owner:
-            self.remove(LOCK)
-
-    def _claim(self, owner: Mapping[str, Any], over: Mapping[str, Any] | None) -> None:
-        if not self.local or over is not None:
-            self.write_json(LOCK, owner)
-            if self.read_json(LOCK) != owner:
-                raise LockedError(f"{self.shown()} was taken by another run this very moment")
+        if not self.local:
+            self._abort_uploads(ours)
             return
-        with _writable(self.shown()):
-            path = Path(self.path(LOCK))
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            except FileNotFoundError as error:  # what /proc and dead mounts say of a new folder
-                raise InputError(f"cannot write to {self.shown()}: {error.strerror}") from error
-            try:
-                with path.open("x") as file:  # fails if another run was faster by a moment
-                    json.dump(owner, file)
-            except FileExistsError:
-                raise LockedError(f"{self.shown()} was taken by another run this very moment") from None
+        root = Path(self.path())
+        for path in [path for place in places for path in root.glob(f"{place}.*.tmp")]:
+            found = re.fullmatch(r"\.(.+)\.[0-9a-f]{32}\.tmp", path.name)
+            if found and ours(path.with_name(found[1]).relative_to(root).as_posix()):
+                with writable(self.shown()):
+                    path.unlink(missing_ok=True)
+
+    def _abort_uploads(self, ours: Callable[[str], bool]) -> None:
+        """End uploads to S3 that were begun: they are paid for, and no listing of files shows them."""
+        fs = self.filesystem
+        if "s3" not in _protocols(fs):
+            return
+        bucket, root, _ = fs.split_path(self.path())
+        prefix = f"{root}/" if root else ""
+        with self._effect("remove from"):
+            begun = fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=prefix).get("Uploads", [])
+            for key, upload in [(upload["Key"], upload["UploadId"]) for upload in begun]:
+                if ours(key.removeprefix(prefix)):
+                    with contextlib.suppress(FileNotFoundError):  # it ended by itself
+                        fs.call_s3("abort_multipart_upload", Bucket=bucket, Key=key, UploadId=upload)
 
     @contextlib.contextmanager
     def _effect(self, verb: str) -> Iterator[None]:
@@ -297,36 +367,13 @@ def _protocols(fs: Any) -> tuple[str, ...]:
     return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
 
 
-def _dead(owner: Mapping[str, Any]) -> bool:
-    """Whether a lock's owner was a process of this machine that has ended."""
-    if owner.get("host") != socket.gethostname() or not isinstance(owner.get("process"), int):
-        return False
-    if owner["process"] == os.getpid():
-        return owner.get("session") != _SESSION
-    try:
-        os.kill(owner["process"], 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
-
-
-@contextlib.contextmanager
-def _writable(folder: str) -> Iterator[None]:
-    """Turn the operating system's refusals into one sentence."""
-    try:
-        yield
-    except (
-        PermissionError,
-        NotADirectoryError,
-        FileExistsError,
-        IsADirectoryError,
-        NotImplementedError,
-    ) as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise InputError(f"cannot write to {folder}: {reason}") from error
-    except OSError as error:
-        if error.errno in (28, 30, 122):  # no space, read-only file system, quota
-            raise InputError(f"cannot write to {folder}: {error.strerror}") from error
-        raise
+def _written(info: Mapping[str, Any]) -> datetime | None:
+    """When a file was written, in whichever way a client says so."""
+    names = ("mtime", "LastModified", "last_modified", "updated", "created")
+    value = next((info[name] for name in names if info.get(name)), None)
+    if isinstance(value, float | int):
+        return datetime.fromtimestamp(value, UTC)
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            value = datetime.fromisoformat(value)
+    return value if isinstance(value, datetime) and value.tzinfo else None

@@ -1,0 +1,171 @@
+"""What an output folder holds, in words: done, left, who is at it, what to do next.
+
+Knows the files of an output and reads them; writes nothing and takes no lock.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC
+from typing import Any, Literal
+
+from zonal.credentials import scrub_urls
+from zonal.errors import InputError
+from zonal.io.finished import MANIFEST
+from zonal.io.folder import Entry, Folder
+from zonal.io.lock import Holder
+from zonal.output import WORK, Output
+from zonal.units import human
+
+_SHOWN = ("state", "county", "bbox", "year", "zones", "raster", "coverage", "stats")
+"""Settings that tell one run from another at a glance."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """What an output holds; ``str()`` is what `zonal status` prints.
+
+    Parameters
+    ----------
+    output : str
+    state : str
+        ``running`` if somebody gives signs of life, else ``unfinished`` if a run has begun and not ended,
+        else ``finished``.
+    settings : dict
+        Those of the run that is under way, else of the finished one; empty before it is known.
+    parts, zones : (int, int) or None
+        Done and in all, of the run that is under way.
+    begun, moved : str or None
+        When it began (the first time), and when it last came forward or ended; UTC.
+    holder : str or None
+        Who holds the lock, alive or not.
+    table : str or None
+        The finished table: it may be there while a run is under way to replace it.
+    table_zones, table_bytes : int or None
+    next : str
+        What to do.
+    """
+
+    output: str
+    state: Literal["running", "unfinished", "finished"]
+    settings: dict[str, Any]
+    parts: tuple[int, int] | None
+    zones: tuple[int, int] | None
+    begun: str | None
+    moved: str | None
+    holder: str | None
+    table: str | None
+    table_zones: int | None
+    table_bytes: int | None
+    next: str
+
+    def as_json(self) -> str:
+        """One JSON object of the same."""
+        return json.dumps(asdict(self), indent=2)
+
+    def __str__(self) -> str:
+        lines = [("output", self.output), ("state", self.state)]
+        lines += [(name, _words(value)) for name, value in self.settings.items()]
+        for name, pair in (("parts", self.parts), ("zones done", self.zones)):
+            if pair is not None:
+                lines.append((name, f"{pair[0]:,} of {pair[1]:,}, {pair[1] - pair[0]:,} left"))
+        lines += [("begun", self.begun or ""), ("last step", self.moved or ""), ("lock", self.holder or "")]
+        if self.table is not None:
+            stays = "" if self.state == "finished" else "; it stays until the new one replaces it"
+            size = human(self.table_bytes or 0)
+            lines.append(("table", f"{self.table}, {self.table_zones or 0:,} zones, {size}{stays}"))
+        lines.append(("next", self.next))
+        shown = [(name, value) for name, value in lines if value]
+        wide = max(len(name) for name, _ in shown)
+        return "\n".join(f"{name:<{wide}}  {value}" for name, value in shown)
+
+
+def status_of(folder: Folder) -> Status:
+    """Look at an output folder.
+
+    Raises
+    ------
+    InputError
+        If there is nothing of zonal in it.
+    """
+    output = Output(folder)
+    manifest, begun, holder = output.published(), output.unfinished(), Holder.of(folder.sub(WORK))
+    if manifest is None and begun is None and not folder.names(WORK):
+        raise InputError(f"{scrub_urls(folder.shown())}: no output of zonal here, finished or begun")
+    alive = holder is not None and holder.fresh and not holder.dead
+    under_way = begun is not None or manifest is None
+    run = begun if begun is not None else manifest or {}
+    parts, zones, moved = _done(folder, begun) if begun is not None else (None, None, None)
+    if not under_way:
+        moved = _moment(folder.entries()[MANIFEST])
+    return Status(
+        output=scrub_urls(folder.shown()),
+        state="running" if alive else "unfinished" if under_way else "finished",
+        settings=_settings(run),
+        parts=parts,
+        zones=zones,
+        begun=run.get("begun"),
+        moved=moved,
+        holder=str(holder) if holder else None,
+        table=scrub_urls(folder.shown(manifest.get("table", ""))) if manifest else None,
+        table_zones=manifest.get("zones", {}).get("kept") if manifest else None,
+        table_bytes=_bytes(folder, manifest.get("files", [])) if manifest else None,
+        next=_next(under_way, alive, holder),
+    )
+
+
+def _next(under_way: bool, alive: bool, holder: Holder | None) -> str:
+    if alive:
+        return "wait for it; if it is stopped, the same command goes on where it was"
+    if not under_way:
+        return "nothing; the same command again has nothing to do"
+    if holder is None or holder.dead:
+        return "the same command goes on where it stopped"
+    return "the same command goes on where it stopped, once it has seen that the lock's holder is gone"
+
+
+def _settings(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a run's settings, those that tell it from another."""
+    settings = run.get("fingerprint_of", {}).get("settings", {})
+    return {name: settings[name] for name in _SHOWN if settings.get(name) not in (None, [], "")}
+
+
+def _done(
+    folder: Folder, begun: Mapping[str, Any]
+) -> tuple[tuple[int, int] | None, tuple[int, int] | None, str | None]:
+    """Count the parts that are written, and their zones, and say when the last one was."""
+    sizes = begun.get("zones")
+    if not isinstance(sizes, list):  # of an older zonal
+        return None, None, None
+    found = folder.entries(f"{WORK}/{begun['parts']}")
+    numbers = {int(name[1]): entry for name, entry in _parts(found)}
+    done = [number for number in numbers if number < len(sizes)]
+    moved = max(filter(None, (_moment(numbers[number]) for number in done)), default=None)
+    return (len(done), len(sizes)), (sum(sizes[number] for number in done), sum(sizes)), moved
+
+
+def _moment(entry: Entry) -> str | None:
+    return entry.written.astimezone(UTC).isoformat(timespec="seconds") if entry.written else None
+
+
+def _parts(found: Mapping[str, Entry]) -> list[tuple[re.Match[str], Entry]]:
+    matches = ((re.fullmatch(r"part-(\d+)\.parquet", name), entry) for name, entry in found.items())
+    return [(match, entry) for match, entry in matches if match]
+
+
+def _bytes(folder: Folder, files: list[str]) -> int:
+    """Size of a table's files, from one listing of each folder that they lie in."""
+    places = {name.rpartition("/")[0] for name in files}
+    sizes = {
+        f"{place}/{name}".lstrip("/"): entry.size
+        for place in places
+        for name, entry in folder.entries(place).items()
+    }
+    return sum(sizes.get(name, 0) for name in files)
+
+
+def _words(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -80,7 +80,7 @@ def test_options_never_show(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("url", "says"),
-    [("foo://bucket/x", "Protocol not known: foo"), ("gs://bucket/x", "Please install gcsfs")],
+    [("foo://bucket/x", "Protocol not known: foo"), ("gs://bucket/x", "gcsfs is not installed; pip install")],
 )
 def test_a_store_that_nothing_here_opens_is_one_sentence(
     url: str, says: str, monkeypatch: pytest.MonkeyPatch

@@ -175,13 +175,17 @@ class Distributed:
             raise self._lost()
 
     def _lost(self) -> StoreError:
-        # Dask tries to come back, in vain and at length: all that it was asked to do is lost.
-        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
-        logging.getLogger("tornado.application").setLevel(logging.CRITICAL)
+        _hush()
         return StoreError(
             f"the connection to the Dask scheduler {self.address or 'of this process'} was lost; "
             "finished parts are kept: the same command goes on where it stopped"
         )
+
+
+def _hush() -> None:
+    """Keep Dask's client quiet: it tries to come back to a scheduler that is gone, in vain and at length."""
+    for name in ("distributed.client", "tornado.application"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 class _Watch:
@@ -309,6 +313,7 @@ def connect(
     """
     from distributed import Client, Security
 
+    _hush()
     if address != "local":
         files = "distributed.comm.tls.ca-file, client.cert and client.key in Dask's configuration"
         try:

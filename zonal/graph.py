@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from zonal.errors import StoreError
+from zonal.errors import MissingError, StoreError
 from zonal.units import Part, Plan, Unit
 from zonal.work import Job, PartReport, UnitFailure, UnitReport, finish_part, run_unit
 
@@ -94,7 +94,7 @@ Result = tuple[UnitReport | UnitFailure, "list[list[Moments]]"]
 def _unit(job: Job, unit: Unit, zones: Sequence[tuple[int, int]], header: Any) -> Result:
     try:
         return run_unit(job, unit, zones, header)
-    except StoreError as error:
+    except (StoreError, MissingError) as error:  # missing to this worker: the driver saw the tile
         return UnitFailure(unit.number, str(error), _here()), []
 
 

@@ -398,7 +398,6 @@ def test_yaml_means_what_it_looks_like(tmp_path: Path, text: str, field: str, va
             "workflow x.yaml: state 'NO': no such state; write a postal code, a name or a FIPS code",
         ),
         ("state: {a: b}", "workflow x.yaml: state {'a': 'b'}: expected text or a whole number"),
-        ("state: &a [*a]", "workflow x.yaml: state [[[...]]]: expected text or a whole number"),
         ("keep-water: true\nkeep_water: true", "workflow x.yaml: the key 'keep_water' comes twice"),
     ],
 )
@@ -445,8 +444,8 @@ def test_bytes_that_are_no_text_are_an_input_error(tmp_path: Path):
 
 def test_aliases_of_aliases_stay_small(tmp_path: Path):
     lines = ["a0: &a0 [x, x]"] + [f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60)]
-    message = complaint(tmp_path, "\n".join([*lines, "state: *a59"]))
-    assert len(message) < 300
+    with pytest.raises(InputError, match="over 100,000 values"):
+        workflow(tmp_path, "\n".join([*lines, "state: *a59"]))
 
 
 @given(st.text(max_size=200))

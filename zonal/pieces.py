@@ -20,7 +20,7 @@ import pyproj
 import shapely
 from pyproj.transformer import Transformer, TransformerGroup
 
-from zonal.errors import InputError
+from zonal.errors import InputError, first_line
 
 Geometries = npt.NDArray[np.object_]
 Points = npt.NDArray[np.float64]
@@ -30,6 +30,13 @@ CHORD = 0.1
 
 MOST_PARTS = 100_000
 """An edge is never cut into more: a bound for hostile input, far above any real edge."""
+MOST_VERTICES = 20_000_000
+"""A polygon whose edges ask for more is refused: another such bound."""
+
+POLE = 90 - 1e-9
+"""Latitude from which a point is the pole: edges between such points have no length on the ground."""
+MARGIN = 10.0
+"""Degrees around a CRS's area of use in which zones are still projected where they cannot be as a whole."""
 
 THREADS = min(4, os.cpu_count() or 1)
 """Of the driver, at once: more of them wait for memory."""
@@ -38,6 +45,9 @@ SLICE = 2_048
 
 NO_OPERATION = "proj=noop"
 """How the definition of an operation begins that leaves coordinates as they are."""
+
+FARTHEST = 1e9
+"""Metres from the origin of a CRS at which no place on Earth lies."""
 
 WGS84 = "EPSG:4326"
 EARTH_RADIUS = 6_378_137.0
@@ -52,9 +62,16 @@ def operation(source: str, target: str) -> Transformer:
     that needs no grid file, and among equals the one with the shortest
     definition. Its `description` is recorded in the manifest.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # "best transformation needs grid ...": not wanted
-        group = TransformerGroup(source, target, always_xy=True)
+    try:
+        for crs in map(pyproj.CRS, (source, target)):
+            flat = crs.is_projected or crs.is_geographic
+            if not flat and (crs.is_geocentric or crs.is_vertical):
+                raise InputError(f"{crs.name} is no CRS of a map; expected a projected or geographic one")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # "best transformation needs grid ...": not wanted
+            group = TransformerGroup(source, target, always_xy=True)
+    except (pyproj.exceptions.ProjError, IndexError) as error:
+        raise InputError(f"no way leads from {source} to {target}: {first_line(error)}") from None
     free = [t for t in group.transformers if "grids=" not in t.definition]
     if not free:
         raise InputError(f"no coordinate operation without grid files leads from {source} to {target}")
@@ -138,10 +155,14 @@ def _project(
     start, end = points[:-1][long], points[1:][long]
     away = _bend(start, end, projected[:-1][long], projected[1:][long], transformer)
     # Too far away for the projection: no ground of this CRS, so an empty piece.
-    lost = np.unique(owner[~(np.isfinite(projected[:, 0]) & np.isfinite(projected[:, 1]))])
+    most = short * FARTHEST / 200
+    reached = (np.abs(projected) < most).all(axis=1)  # NaN and infinity are not
+    lost = np.union1d(owner[~reached], owner[1:][long][~np.isfinite(away)])
     result: Geometries = shapely.set_coordinates(geometries.copy(), projected)
     for polygon in np.setdiff1d(owner[1:][long][away > limit], lost):
         result[polygon] = _densify(geometries[polygon], transformer, limit)
+        if not (np.abs(shapely.bounds(result[polygon])) < most).all():
+            result[polygon] = shapely.Polygon()
     result[lost] = shapely.Polygon()
     return result
 
@@ -167,7 +188,12 @@ def _densify(geometry: shapely.Geometry, transformer: Transformer, limit: float)
         image = _transformed(points, transformer)
         start, end = points[:-1], points[1:]
         away = _bend(start, end, image[:-1], image[1:], transformer)
+        away[~np.isfinite(away)] = 0  # of an edge too short to be looked at
         count = np.clip(np.ceil(np.sqrt(away / limit)), 1, MOST_PARTS).astype(np.int64)
+        if count.sum() > MOST_VERTICES:
+            raise InputError(
+                f"a zone has edges so long that they would need {count.sum():,} vertices; cut it"
+            )
         edge = np.repeat(np.arange(len(count)), count)
         step = np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count)
         share = (step / count[edge])[:, None]
@@ -207,11 +233,76 @@ class Pieces:
         return Pieces(self.zone[rows], self.epsg[rows], self.geometry[rows])
 
 
-def one_crs_pieces(geometry: Geometries, source: str, target: str) -> Pieces:
-    """Project zones into the one CRS of a raster: a zone is one piece, uncut."""
+def one_crs_pieces(geometry: Geometries, source: str, target: str, west: float | None = None) -> Pieces:
+    """Project zones into the one CRS of a raster: a zone is one piece, uncut.
+
+    Parameters
+    ----------
+    geometry : object ndarray[zone]
+        (Multi)polygons in `source`.
+    source, target : str
+        CRSs as pyproj takes them.
+    west : float, optional
+        Degrees, where `target` is geographic: zones are laid between it and 360 degrees to the east,
+        as the raster is. None leaves longitudes as they are.
+
+    Raises
+    ------
+    InputError
+        If a zone reaches from the CRS's own area to where it has no coordinates at all.
+    """
     projected = reproject(geometry, source, target)
+    lost = np.flatnonzero(shapely.is_empty(projected) & ~shapely.is_empty(geometry))
+    if len(lost):
+        projected[lost] = _within_reach(geometry[lost], source, target)
+    if pyproj.CRS(target).is_geographic:
+        if west is None and not pyproj.CRS(source).is_geographic:
+            west = -180.0  # where PROJ begins
+        projected = projected if west is None else _laid_out(unwrap(projected), west)
     kept = np.flatnonzero(~shapely.is_empty(projected))
     return Pieces(kept, np.zeros(len(kept), np.int32), projected[kept])
+
+
+def _within_reach(geometry: Geometries, source: str, target: str) -> Geometries:
+    """Project zones that cannot be projected whole: what of them lies on and near the CRS's area of use."""
+    lonlat = areas(unwrap(reproject(geometry, source, WGS84)))
+    area = pyproj.CRS(target).area_of_use
+    if area is None:  # those with no vertex in reach are too far away
+        points, zone = shapely.get_coordinates(lonlat, return_index=True)
+        lonlat = lonlat[
+            np.unique(zone[np.isfinite(_transformed(points, _shared(WGS84, target))).all(axis=1)])
+        ]
+        if len(lonlat):
+            raise _beyond_reach(len(lonlat), target)
+        return np.full(len(geometry), shapely.Polygon())
+    west, south, east, north = area.bounds
+    turns = np.array([-360, 0, 360])
+    for margin in (MARGIN, 0):
+        sides = (west - margin, south - margin, east + 360 * (east < west) + margin, north + margin)
+        reach = shapely.union_all(shapely.box(sides[0] + turns, sides[1], sides[2] + turns, sides[3]))
+        near = areas(shapely.intersection(lonlat, reach))
+        result = reproject(near, WGS84, target)
+        left = int((shapely.is_empty(result) & ~shapely.is_empty(near)).sum())
+        if not left:
+            return result
+    raise _beyond_reach(left, target)
+
+
+def _beyond_reach(zones: int, target: str) -> InputError:
+    return InputError(
+        f"{zones} zones reach beyond where {target} has coordinates; cut them to the raster's area"
+    )
+
+
+def _laid_out(lonlat: Geometries, west: float) -> Geometries:
+    """Turn polygons in degrees, and cut them where needed, so that they lie from `west` to 360 degrees on."""
+    bounds = shapely.bounds(lonlat)
+    result = lonlat.copy()
+    window = shapely.box(west, -90, west + 360, 90)
+    for at in np.flatnonzero((bounds[:, 0] < west) | (bounds[:, 2] > west + 360)):
+        turned = [_turned(lonlat[at], turn) for turn in (-720, -360, 0, 360, 720)]
+        result[at] = polygonal(shapely.GeometryCollection([shapely.intersection(t, window) for t in turned]))
+    return result
 
 
 def polygonal(geometry: shapely.Geometry) -> shapely.Geometry:
@@ -258,22 +349,59 @@ def project_to_utm(lonlat: Pieces) -> Pieces:
 
 
 def unwrap(lonlat: Geometries) -> Geometries:
-    """Make polygons that cross the antimeridian whole, with longitudes beyond 180.
+    """Make polygons that cross the antimeridian or go around a pole whole, with longitudes beyond 180.
 
-    An edge over 180 degrees long is taken for one that crosses it.
+    An edge over 180 degrees long is taken for one that crosses it, but for one that ends on a pole, and for
+    those of a belt around the Earth. A ring that then goes once around holds the nearer pole.
+    The parts of a multipolygon come side by side.
     """
     bounds = shapely.bounds(lonlat)
     wide = np.flatnonzero(bounds[:, 2] - bounds[:, 0] > 180)
-    if not len(wide):
-        return lonlat
-    points, owner = shapely.get_coordinates(lonlat[wide], return_index=True)
-    jumps = (owner[1:] == owner[:-1]) & (np.abs(np.diff(points[:, 0])) > 180)
-    crosses = np.unique(owner[1:][jumps])
-    moved = np.isin(owner, crosses) & (points[:, 0] < 0)
-    points[moved, 0] += 360
-    result = lonlat.copy()
-    result[wide] = shapely.set_coordinates(lonlat[wide].copy(), points)
+    result = lonlat.copy() if len(wide) else lonlat
+    for row in wide:
+        parts = shapely.get_parts(shapely.get_parts(lonlat[row]))
+        parts = np.array([_whole(part) if part.geom_type == "Polygon" else part for part in parts], object)
+        sides = shapely.bounds(parts)
+        moved = np.where(sides[:, [2]] <= 0, 360.0, 0.0)
+        if np.ptp(sides[:, [0, 2]] + moved) < np.ptp(sides[:, [0, 2]]):
+            parts = np.array([_turned(part, by) for part, by in zip(parts, moved[:, 0], strict=True)], object)
+        kinds = {part.geom_type for part in parts}
+        together = shapely.multipolygons if kinds == {"Polygon"} else shapely.geometrycollections
+        result[row] = parts[0] if len(parts) == 1 else together(parts)
     return result
+
+
+def _whole(polygon: shapely.Geometry) -> shapely.Geometry:
+    """Make one polygon in degrees whole."""
+    rings = shapely.get_rings(polygon)
+    crossings = [_crossings(ring) for ring in rings]
+    if not any(crossings):
+        return polygon
+    if not any(count % 2 for count in crossings):
+        turned = shapely.transform(polygon, lambda xy: xy + np.where(xy[:, :1] < 0, [360.0, 0.0], 0.0))
+        return turned if turned.area > 0 else polygon  # else it is a belt around the Earth
+    areas_of = _laid_out(np.array([_closed_over_pole(ring) for ring in rings], object), -180)
+    return polygonal(shapely.difference(areas_of[0], shapely.union_all(areas_of[1:])))
+
+
+def _crossings(ring: shapely.Geometry) -> int:
+    x, y = shapely.get_coordinates(ring).T
+    polar = np.abs(y) > POLE
+    return int(((np.abs(np.diff(x)) > 180) & ~polar[1:] & ~polar[:-1]).sum())
+
+
+def _closed_over_pole(ring: shapely.Geometry) -> shapely.Geometry:
+    x, y = shapely.get_coordinates(ring).T
+    x = np.unwrap(x, period=360)
+    if abs(x[-1] - x[0]) > 180:
+        pole = np.copysign(90, y.mean())
+        x, y = np.append(x, x[[-1, 0]]), np.append(y, [pole, pole])
+    return shapely.make_valid(shapely.polygons(np.column_stack([x, y])))
+
+
+def _turned(lonlat: shapely.Geometry, by: float) -> shapely.Geometry:
+    """Move a geometry around the Earth, to the east."""
+    return shapely.transform(lonlat, lambda xy: xy + np.array([by, 0.0])) if by else lonlat
 
 
 def utm_epsg(strip: npt.NDArray[np.int64], south: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:

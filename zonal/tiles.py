@@ -84,17 +84,20 @@ def near(index: pd.DataFrame, year: int, boxes: npt.NDArray[np.float64], source:
     Raises
     ------
     InputError
-        If a column is missing, or the index has no rows, or none of that year.
+        If a column is missing, or the index has no rows, or none of that year, or a tile of that year
+        has no path or no place.
     """
     missing = [column for column in INDEX_COLUMNS if column not in index.columns]
     if missing:
         raise InputError(f"{source}: no column {missing[0]!r}; is it the index of another product?")
     if not len(index):
         raise InputError(f"{source}: the tile index has no rows; was it written in full?")
-    rows = index[index["year"] == year]
+    of_year = pd.to_numeric(index["year"], errors="coerce")
+    rows = index[of_year == year]
     if not len(rows):
-        years = sorted({int(y) for y in index["year"].unique()})
-        raise InputError(f"{source}: no tiles of {year}; it has {_ranges(years)}")
+        years = sorted({int(y) for y in of_year[np.isfinite(of_year)].unique()})
+        raise InputError(f"{source}: no tiles of {year}; it has {_ranges(years) or 'no year'}")
+    rows = _placed(rows, source)
     west, south, east, north = (
         rows[f"wgs84_{side}"].to_numpy(float) for side in ("west", "south", "east", "north")
     )
@@ -106,8 +109,26 @@ def near(index: pd.DataFrame, year: int, boxes: npt.NDArray[np.float64], source:
     return rows[hit]
 
 
+def _placed(rows: pd.DataFrame, source: str) -> pd.DataFrame:
+    """Return the rows with numbers for sides, after checking that each has a path and a place."""
+    sides = [column for column in INDEX_COLUMNS if column.startswith(("utm_", "wgs84_"))]
+    numbers = rows[sides].apply(pd.to_numeric, errors="coerce").astype(float)
+    most = [1e9 if side.startswith("utm_") else 540.0 for side in sides]
+    lost = ~(numbers.abs() <= most).all(axis=1).to_numpy()  # NaN is not
+    named = np.array([isinstance(path, str) and bool(path.strip()) for path in rows["path"]], bool)
+    if not named.all():
+        raise InputError(f"{source}: {int((~named).sum())} tiles have no path that is text; is it damaged?")
+    if lost.any():
+        at = int(np.argmax(lost))
+        raise InputError(
+            f"{source}: tile {rows['path'].iloc[at]}: bounds {', '.join(map(str, rows[sides].iloc[at]))} "
+            "are no place on Earth; is the index damaged?"
+        )
+    return rows.assign(**numbers)
+
+
 def _ranges(years: Sequence[int]) -> str:
-    if years == list(range(years[0], years[-1] + 1)) and len(years) > 1:
+    if len(years) > 1 and years == list(range(years[0], years[-1] + 1)):
         return f"{years[0]} to {years[-1]}"
     return ", ".join(map(str, years))
 

@@ -18,6 +18,8 @@ from pydantic import ValidationError
 
 from zonal.errors import InputError
 
+_LONG_MESSAGE = 600
+
 
 def shown(value: object) -> str:
     """`value` for an error message: short, whatever it is."""
@@ -52,6 +54,8 @@ def validation_sentence(exc: ValidationError, names: Iterable[str], thing: str =
     # An optional or tagged field adds steps to the path that the user never wrote.
     key = str(error["loc"][0]) if error["loc"] else ""
     message = error["msg"].removeprefix("Value error, ")
+    if len(message) > _LONG_MESSAGE:  # it quotes what somebody wrote
+        message = f"{message[: _LONG_MESSAGE // 2]} ... {message[-_LONG_MESSAGE // 2 :]}"
     if error["type"] == "extra_forbidden":
         return f"unknown {thing} {key!r}{did_you_mean(key, names)}"
     if error["type"] == "missing":
@@ -64,6 +68,11 @@ def validation_sentence(exc: ValidationError, names: Iterable[str], thing: str =
     value = "" if key == "storage_options" else f" {shown(error['input'])}"
     return f"{key}{value}: {message}"
 
+
+LONGEST = 256 * 1024
+"""Bytes of a YAML file, at most: PyYAML takes seconds for each further one of these."""
+MOST = 100_000
+"""Values in it, at most, each alias counted as often as it is used."""
 
 # What PyYAML lets through for tags whose text does not fit (`!!bool x`, `!!timestamp x`) or deep nesting.
 _ODD = (ValueError, ArithmeticError, LookupError, AttributeError, TypeError, RecursionError)
@@ -78,6 +87,12 @@ class _Loader(yaml.SafeLoader):
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 (as PyYAML has it)
 
+    def get_single_node(self) -> yaml.Node | None:
+        node: yaml.Node | None = super().get_single_node()
+        if node is not None:
+            _count(node, {})
+        return node
+
     def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Any, Any]:
         if isinstance(node, yaml.MappingNode):
             seen: set[str] = set()
@@ -87,6 +102,23 @@ class _Loader(yaml.SafeLoader):
                     raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
                 seen.add(key.value)
         return super().construct_mapping(node, deep)  # type: ignore[arg-type]
+
+
+def _count(node: yaml.Node, known: dict[int, int]) -> int:
+    """Count the values below a node, those behind aliases too; refuse many, and one that holds itself."""
+    if id(node) in known:
+        if not known[id(node)]:
+            raise yaml.constructor.ConstructorError(None, None, "an alias refers to itself", node.start_mark)
+        return known[id(node)]
+    known[id(node)] = 0
+    below = node.value if isinstance(node, yaml.SequenceNode) else ()
+    if isinstance(node, yaml.MappingNode):
+        below = [item for pair in node.value for item in pair]
+    total = 1 + sum(_count(item, known) for item in below)
+    if total > MOST:
+        raise yaml.constructor.ConstructorError(None, None, f"over {MOST:,} values", node.start_mark)
+    known[id(node)] = total
+    return total
 
 
 for _tag, _pattern, _first in (
@@ -115,7 +147,11 @@ def read_mapping(path: Path, what: str) -> dict[str, Any]:
         Missing, unreadable, not YAML, or not a mapping of names.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader: builds no objects
+        with path.open("rb") as file:
+            raw = file.read(LONGEST + 1)
+        if len(raw) > LONGEST:
+            raise InputError(f"{what}: over {LONGEST // 1024} KiB long; expected a file that people write")
+        content = yaml.load(raw.decode("utf-8"), _Loader)  # a SafeLoader: builds no objects
     except FileNotFoundError:
         raise InputError(f"{what}: no such file") from None
     except OSError as exc:

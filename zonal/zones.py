@@ -13,11 +13,13 @@ import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
+import pyproj
 import shapely
 
 from zonal.errors import InputError
 from zonal.grid import Bounds
-from zonal.pieces import WGS84, in_threads, polygonal, reproject, unwrap
+from zonal.pieces import FARTHEST, WGS84, in_threads, polygonal, reproject, unwrap
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +78,44 @@ def check(frame: gpd.GeoDataFrame, columns: Columns, source: str) -> None:
         raise InputError(
             f"{source}: {len(twice)} ids in {columns.zone_id} occur more than once, e.g. {twice.iloc[0]!r}"
         )
+    _check_types(frame, columns.zone_id, source)
+    _check_places(frame, source)
     kinds = shapely.get_type_id(frame.geometry.to_numpy())
     wrong = ~np.isin(kinds, [-1, 3, 6, 7])  # missing, Polygon, MultiPolygon, GeometryCollection
     if wrong.any():
         first = frame.geometry.iloc[int(np.argmax(wrong))].geom_type
         raise InputError(f"{source}: {int(wrong.sum())} zones are not polygons (the first is a {first})")
+
+
+def _check_types(frame: gpd.GeoDataFrame, zone_id: str, source: str) -> None:
+    """Raise InputError for a column of Python objects that no table can hold, and for odd types of ids."""
+    for name in frame.columns.drop(frame.geometry.name):
+        if name != zone_id and frame[name].dtype != object:
+            continue
+        try:
+            kind = pa.array(frame[name], from_pandas=True).type
+        except (pa.ArrowException, ValueError, OverflowError) as error:
+            reason = str(error.args[0] if error.args else error).split("\n")[0]
+            raise InputError(f"{source}: column {name!r} has values of no one type: {reason}") from None
+        if name == zone_id and (pa.types.is_nested(kind) or pa.types.is_binary(kind)):
+            raise InputError(f"{source}: the ids in {name} are {kind}, expected text or numbers")
+
+
+def _check_places(frame: gpd.GeoDataFrame, source: str) -> None:
+    """Raise InputError for coordinates that are no place on Earth."""
+    crs = pyproj.CRS(frame.crs)
+    unit = (crs.axis_info[0].unit_conversion_factor if crs.axis_info else 0.0) or 1.0  # metres or radians
+    most = np.array([np.pi * 3, np.pi / 2] if crs.is_geographic else [FARTHEST, FARTHEST]) / unit
+    bounds = shapely.bounds(frame.geometry.to_numpy())
+    # Not NaN (an empty zone, or one for `repair` to refuse), nor infinity.
+    astray = ((np.abs(bounds) > np.tile(most, 2) * (1 + 1e-9)) & np.isfinite(bounds)).any(axis=1)
+    if astray.any():
+        zone = int(np.argmax(astray))
+        raise InputError(
+            f"{source}: {int(astray.sum())} zones lie at coordinates that are no place on Earth "
+            f"(the first within {', '.join(f'{side:g}' for side in bounds[zone])}); "
+            "is that their CRS, and x before y?"
+        )
 
 
 def select(

@@ -10,7 +10,7 @@ import json
 import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pyproj
 import shapely
+
+from zonal.errors import InputError
 
 PARQUET = (".parquet", ".geoparquet", ".pq")
 """Ends of the names of Parquet files."""
@@ -29,6 +31,9 @@ SMALL, QUICK = "zstd", "lz4"
 
 SLICE = 1_000
 """Polygons turned into WKB at once."""
+
+DEEPEST = 64
+"""Levels of collections in collections; GEOS overflows its stack at some ten thousand."""
 
 BBOX = pa.struct([(side, pa.float64()) for side in SIDES])
 
@@ -125,3 +130,106 @@ def writer(
 def _unlike(kind: pa.DataType) -> bool:
     """Whether the values of a column are expected to be all different."""
     return bool(pa.types.is_floating(kind) or pa.types.is_binary(kind) or pa.types.is_struct(kind))
+
+
+def check_parquet(path: Path, name: str) -> None:
+    """Raise InputError for GeoParquet whose metadata or geometries are not fit to be read.
+
+    What is wrong in other ways, pyarrow and GeoPandas say.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    name : str
+        For messages.
+    """
+    with pq.ParquetFile(path) as file:
+        raw = (file.metadata.metadata or {}).get(b"geo")
+        if raw is None:
+            raise InputError(f"{name} is Parquet without `geo` metadata, expected GeoParquet; write it anew")
+        try:
+            geo = json.loads(raw)
+        except (ValueError, RecursionError):
+            geo = None
+        column = _primary(geo)
+        if column is None or column not in file.schema_arrow.names:
+            raise InputError(f"{name}: its `geo` metadata name no geometry column of the file; write it anew")
+        version = str(geo.get("version"))
+        if version.split(".")[0] not in ("0", "1"):
+            raise InputError(
+                f"{name}: GeoParquet {version[:20]!r}, expected 1.x; write it as an older version"
+            )
+        if geo["columns"][column].get("encoding") != "WKB":
+            return  # what else there is cannot nest
+        kind = file.schema_arrow.field(column).type
+        if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+            raise InputError(f"{name}: column {column!r} holds {kind}, expected geometries as WKB")
+        if any(deep(batch[column]) for batch in file.iter_batches(columns=[column])):
+            raise too_deep(name)
+
+
+def _primary(geo: Any) -> str | None:
+    """Name of the geometry column that `geo` metadata describe, if they are what they should be."""
+    if not isinstance(geo, dict) or not isinstance(geo.get("columns"), dict):
+        return None
+    name = geo.get("primary_column")
+    described = isinstance(name, str) and all(isinstance(value, dict) for value in geo["columns"].values())
+    return name if described and name in geo["columns"] else None
+
+
+def too_deep(name: str) -> InputError:
+    """Build the error for geometries that `deep` finds."""
+    return InputError(f"{name}: a geometry is made of collections nested over {DEEPEST} deep; flatten it")
+
+
+def deep(values: pa.Array) -> bool:
+    """Whether some WKB nests collections deeper than `DEEPEST`: GEOS would follow it to the process's end."""
+    heads = pc.binary_slice(values, 0, 5)
+    several = [head for head in pc.unique(heads).to_pylist() if head and _kind(head)[0] in _NESTING]
+    long = pc.greater(pc.binary_length(values), 9 * DEEPEST)
+    rows = pc.and_(long, pc.is_in(heads, pa.array(several, heads.type)))
+    return any(_is_deep(wkb) for wkb in values.filter(rows).to_pylist())
+
+
+_NESTING = frozenset({4, 5, 6, 7, 9, 10, 11, 12})  # collections, and curves made of curves
+_POINT, _LINES = 1, (2, 8)
+
+
+def _kind(head: bytes) -> tuple[int, int, int, Literal["little", "big"]]:
+    """Return (type, bytes of a point, bytes of an SRID, byte order), as GEOS reads 5 bytes."""
+    order: Literal["little", "big"] = "little" if head[0] else "big"
+    word = int.from_bytes(head[1:5], order)
+    iso = (word & 0xFFFF) // 1000
+    z, m = bool(word & 0x80000000) or iso in (1, 3), bool(word & 0x40000000) or iso in (2, 3)
+    return (word & 0xFFFF) % 1000, 8 * (2 + z + m), 4 * bool(word & 0x20000000), order
+
+
+def _is_deep(wkb: bytes) -> bool:
+    """Walk over WKB without following it; bytes that are none are left to GEOS, which says so."""
+    at, coming = 0, [1]  # geometries that are still to come on each level
+    while coming:
+        if not coming[-1]:
+            coming.pop()
+            continue
+        if at + 5 > len(wkb):
+            return False
+        coming[-1] -= 1
+        kind, point, srid, order = _kind(wkb[at : at + 5])
+        at += 5 + srid
+        count = int.from_bytes(wkb[at : at + 4], order)
+        if kind in _NESTING:
+            coming.append(count)
+            if len(coming) > DEEPEST + 1:
+                return True
+        elif kind in _LINES:
+            at += count * point
+        elif kind == _POINT:
+            at += point - 4
+        else:  # a polygon: rings, each with its own count
+            for _ in range(count):
+                if at > len(wkb):
+                    return False
+                at += 4 + point * int.from_bytes(wkb[at + 4 : at + 8], order)
+        at += 4
+    return False

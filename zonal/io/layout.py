@@ -19,7 +19,10 @@ from zonal.errors import InputError
 from zonal.io.ranges import Blob
 from zonal.io.tiff import Directory, Tag, damaged, unsupported
 
-_MAX_BLOCK = 1024 * 1024 * 1024  # bytes of one decoded tile or strip, all bands
+_MAX_BLOCK = 1024 * 1024 * 1024  # bytes of one tile or strip, all bands, as the float64 that it may become
+_MAX_BLOCKS = 16 * 1024 * 1024
+_MAX_PIXELS = 1e12  # from a CRS's origin to the image, beyond which coordinates cannot tell pixels apart
+_MAX_NODATA = 100  # characters
 
 _CODECS = {1: "none", 8: "deflate", 32946: "deflate", 50000: "zstd"}
 _OTHER_CODECS = {2: "CCITT", 3: "CCITT", 4: "CCITT", 5: "LZW", 6: "JPEG", 7: "JPEG", 32773: "PackBits"} | {
@@ -140,12 +143,16 @@ def read_layout(blob: Blob, size: int, *, masks: bool = True) -> Layout:
         block_width, block_height = width, min(tags.whole(Tag.ROWS_PER_STRIP, height), height)
     if not (0 < block_width < 2**31 and 0 < block_height < 2**31):
         raise damaged(name, f"blocks of {block_width} x {block_height} pixels")
-    if block_width * block_height * bands * dtype.itemsize > _MAX_BLOCK:
+    if block_width * block_height * bands * 8 > _MAX_BLOCK:
         raise unsupported(
-            name, f"blocks of {block_width} x {block_height} pixels, {bands} bands", "blocks under 1 GiB"
+            name,
+            f"blocks of {block_width} x {block_height} pixels, {bands} bands",
+            "blocks of 128 million values at most",
         )
     blocks = math.ceil(width / block_width) * math.ceil(height / block_height)
     planes = bands if planar == 2 else 1
+    if planes * blocks > _MAX_BLOCKS:
+        raise unsupported(name, f"{planes * blocks:,} blocks", f"{_MAX_BLOCKS:,} at most")
     codes = (Tag.TILE_OFFSETS, Tag.TILE_COUNTS) if tiled else (Tag.STRIP_OFFSETS, Tag.STRIP_COUNTS)
     offsets, lengths = (_table(tags, code, planes, blocks) for code in codes)
     plane_bytes = block_width * block_height * dtype.itemsize * (1 if planar == 2 else bands)
@@ -153,10 +160,28 @@ def read_layout(blob: Blob, size: int, *, masks: bool = True) -> Layout:
     counts = lengths.astype(np.uint32)  # they fit, now that they are checked; headers travel to workers
     names, scales, shifts = _band_metadata(tags, bands)
     x0, y0, dx, dy, crs = _placement(tags)
+    farthest = max(abs(x0) / dx + width, abs(y0 / dy) + height)
+    if not (farthest < _MAX_PIXELS and 0 < dx * abs(dy) < math.inf):
+        raise damaged(name, f"pixels of {dx:g} x {dy:g} at {x0:g}, {y0:g}")
     return Layout(
         width, height, bands, dtype, _CODECS[codec], predictor, planar == 2, tiled, block_width, block_height,
-        offsets, counts, crs, x0, y0, dx, dy, tags.text(Tag.GDAL_NODATA), names, scales, shifts,
+        offsets, counts, crs, x0, y0, dx, dy, _nodata(tags, dtype), names, scales, shifts,
     )  # fmt: skip
+
+
+def _nodata(tags: Directory, dtype: np.dtype[Any]) -> str | None:
+    """Return the nodata value as written, or None where it is one that no pixel can have: an infinite integer."""
+    text = tags.text(Tag.GDAL_NODATA)
+    if text is None:
+        return None
+    if (
+        len(text) > _MAX_NODATA or "_" in text or not text.isascii()
+    ):  # Python takes more for numbers than GDAL
+        raise damaged(tags.name, f"its nodata value is {text[:40]!r}, not a number")
+    try:
+        return None if dtype.kind != "f" and math.isinf(float(text)) else text
+    except ValueError:
+        return text  # empty, or no number: the reader says so
 
 
 def _dtype(tags: Directory, bands: int) -> np.dtype[Any]:

@@ -21,7 +21,7 @@ HEAD = 64 * 1024
 
 _MAX_TAGS = 4096
 _MAX_ARRAYS = 256 * 1024 * 1024  # bytes of all tag arrays: 16 million tiles
-_MAX_TEXT = 16 * 1024 * 1024
+_MAX_TEXT = 4 * 1024 * 1024  # of XML takes some 100 MB
 _MAX_DIRECTORIES = 64
 
 _TYPES = {

@@ -170,7 +170,7 @@ def read_layout(blob: Blob, size: int, *, masks: bool = True) -> Layout:
 
 
 def _nodata(tags: Directory, dtype: np.dtype[Any]) -> str | None:
-    """Return the nodata value as written, or None where it is one that no pixel can have: an infinite integer."""
+    """Return the nodata value as written, or None where no pixel can have it: an infinite integer."""
     text = tags.text(Tag.GDAL_NODATA)
     if text is None:
         return None

@@ -78,6 +78,12 @@ class Output:
                     folder.remove(RUN)  # killed when all but this was done
                 try:
                     yield lock
+                except Exception as error:  # whoever takes the folder over takes the ground from under a run
+                    with suppress(ZonalError):
+                        lock.confirm()
+                    if lock.lost is not None:
+                        raise lock.lost from error
+                    raise
                 finally:
                     with suppress(ZonalError):  # how the run ended matters more
                         self._tidy(lock)

@@ -75,8 +75,8 @@ class Status:
         lines += [("begun", self.begun or ""), ("last step", self.moved or ""), ("lock", self.holder or "")]
         if self.table is not None:
             stays = "" if self.state == "finished" else "; it stays until the new one replaces it"
-            size = human(self.table_bytes or 0)
-            lines.append(("table", f"{self.table}, {self.table_zones or 0:,} zones, {size}{stays}"))
+            size = f", {human(self.table_bytes)}" if self.table_bytes is not None else ""
+            lines.append(("table", f"{self.table}, {self.table_zones or 0:,} zones{size}{stays}"))
         lines.append(("next", self.next))
         shown = [(name, value) for name, value in lines if value]
         wide = max(len(name) for name, _ in shown)
@@ -100,7 +100,8 @@ def status_of(folder: Folder) -> Status:
     run = begun if begun is not None else manifest or {}
     parts, zones, moved = _done(folder, begun) if begun is not None else (None, None, None)
     if not under_way:
-        moved = _moment(folder.entries()[MANIFEST])
+        written = folder.entries().get(MANIFEST)  # a plain web server lists nothing
+        moved = _moment(written) if written else None
     return Status(
         output=scrub_urls(folder.shown()),
         state="running" if alive else "unfinished" if under_way else "finished",
@@ -156,15 +157,15 @@ def _parts(found: Mapping[str, Entry]) -> list[tuple[re.Match[str], Entry]]:
     return [(match, entry) for match, entry in matches if match]
 
 
-def _bytes(folder: Folder, files: list[str]) -> int:
-    """Size of a table's files, from one listing of each folder that they lie in."""
+def _bytes(folder: Folder, files: list[str]) -> int | None:
+    """Size of a table's files, from one listing of each folder that they lie in; None without listings."""
     places = {name.rpartition("/")[0] for name in files}
     sizes = {
         f"{place}/{name}".lstrip("/"): entry.size
         for place in places
         for name, entry in folder.entries(place).items()
     }
-    return sum(sizes.get(name, 0) for name in files)
+    return sum(sizes[name] for name in files) if all(name in sizes for name in files) else None
 
 
 def _words(value: object) -> str:

@@ -105,7 +105,7 @@ class Folder:
         try:
             with self._effect("read"):
                 found = fs.ls(self.path(sub), detail=False)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted(str(path).rstrip("/").rsplit("/", 1)[-1] for path in found)
 
@@ -202,7 +202,7 @@ class Folder:
             draft.write_bytes(data)
 
     def claim(self, name: str, data: bytes) -> bool:
-        """Write a small file where there is none; False where there is one.
+        """Write a small file where there is none; False where there is one with other bytes.
 
         A store that cannot do so replaces what was written since somebody looked: read it again.
         """
@@ -228,8 +228,8 @@ class Folder:
         with self._effect("write to"):
             try:
                 self.filesystem.pipe_file(self.path(name), data, mode="create")
-            except FileExistsError:
-                return False
+            except FileExistsError:  # it may be ours: the answer was lost, and the request repeated
+                return self.exists(name) and self.read(name) == data
             except (TypeError, ValueError, NotImplementedError):  # a client that does not know the mode
                 self.write(name, data)
             except Exception as error:

@@ -132,6 +132,11 @@ class Lock:
     folder : Folder
     beat : float
         Seconds between two signs of life.
+
+    Attributes
+    ----------
+    lost : LockedError or None
+        Who has it now, as far as is known.
     """
 
     def __init__(self, folder: Folder, beat: float) -> None:
@@ -148,7 +153,7 @@ class Lock:
         }
         self._count = 0
         self._seen = time.monotonic()
-        self._lost: LockedError | None = None
+        self.lost: LockedError | None = None
         self._writing = threading.Lock()
         self._ended = threading.Event()
 
@@ -209,8 +214,8 @@ class Lock:
 
     def check(self) -> None:
         """Raise LockedError if the lock is known to be lost; ask the store only after three beats."""
-        if self._lost is not None:
-            raise self._lost
+        if self.lost is not None:
+            raise self.lost
         if time.monotonic() - self._seen > MISSED * self.beat:
             self.confirm()
 
@@ -230,14 +235,14 @@ class Lock:
                 f"{time.monotonic() - self._seen:.0f} s, so another run may have it; nothing more is written"
             )
         try:
-            if self._lost is not None:
-                raise self._lost
+            if self.lost is not None:
+                raise self.lost
             started = time.monotonic()
             held = Holder.of(self.folder)
             if held is None or not self._is_mine(held):
                 what = f"was taken over by {held}" if held else "was unlocked by somebody"
-                self._lost = LockedError(f"{self.folder.shown()} {what}; nothing more is written")
-                raise self._lost
+                self.lost = LockedError(f"{self.folder.shown()} {what}; nothing more is written")
+                raise self.lost
             self.folder.write(LOCK, self._written(), durable=False)
             self._seen = started
         finally:
@@ -250,14 +255,14 @@ class Lock:
             return  # the thread is stuck in the store, and so would we be
         try:
             held = Holder.of(self.folder)
-            if self._lost is None and held is not None and self._is_mine(held):
+            if self.lost is None and held is not None and self._is_mine(held):
                 self.folder.remove(LOCK)
-            self._lost = LockedError(f"{self.folder.shown()} is not locked any more")
+            self.lost = LockedError(f"{self.folder.shown()} is not locked any more")
         finally:
             self._writing.release()
 
     def _live(self) -> None:
-        while not self._ended.wait(self.beat) and self._lost is None:
+        while not self._ended.wait(self.beat) and self.lost is None:
             with contextlib.suppress(Exception):  # a store that is away may come back; `check` counts
                 self.confirm()
 

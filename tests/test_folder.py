@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -48,6 +49,22 @@ def test_an_interrupted_overwrite_leaves_the_old_file(folder: Folder) -> None:
         draft.write_bytes(b"new, but only ha")
         raise KeyboardInterrupt
     assert folder.read("table") == b"old"
+
+
+def test_a_file_and_then_its_name_reach_the_disk_before_the_writer_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[int, bool]] = []
+    real = os.fsync
+
+    def recorded(number: int) -> None:
+        synced.append((os.fstat(number).st_ino, (tmp_path / "sub/table").exists()))
+        real(number)
+
+    monkeypatch.setattr(os, "fsync", recorded)
+    Folder(str(tmp_path)).write("sub/table", b"1")
+    here, sub, table = (path.stat().st_ino for path in (tmp_path, tmp_path / "sub", tmp_path / "sub/table"))
+    assert synced == [(here, False), (table, False), (sub, True)]
 
 
 def test_copies_and_removals_take_whole_folders(folder: Folder) -> None:

@@ -97,7 +97,7 @@ def test_options_never_show(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("url", "says"),
-    [("foo://bucket/x", "Protocol not known: foo"), ("gs://bucket/x", "gcsfs is not installed; pip install")],
+    [("foo://bucket/x", "Protocol not known: foo"), ("gs://bucket/x", r"pip install 'zonal\[gs\]'")],
 )
 def test_a_store_that_nothing_here_opens_is_one_sentence(
     url: str, says: str, monkeypatch: pytest.MonkeyPatch

@@ -16,6 +16,7 @@ from pydantic import (
     ValidationError,
 )
 
+from zonal.credentials import scrub_urls
 from zonal.errors import InputError, UsageError
 from zonal.sources import RasterSource, Source, ZoneSource
 from zonal.workflows import bundled
@@ -43,7 +44,7 @@ class Catalog:
     """
 
     file: str
-    mirror: str | None
+    mirror: str | None = field(repr=False)
     _sources: Mapping[str, Source] = field(repr=False)
     _services: Mapping[str, tuple[str, ...]] = field(repr=False)
     _options: Mapping[str, Mapping[str, Any]] = field(repr=False)
@@ -135,7 +136,7 @@ class Catalog:
             return url
         rest = rest.lstrip("/")
         if ".." in re.split(r"[/\\]", rest):
-            raise InputError(f"{url}: '..' would lead out of the mirror {self.mirror}")
+            raise InputError(scrub_urls(f"{url}: '..' would lead out of the mirror {self.mirror}"))
         return f"{self.mirror}/{rest}" if self.mirror != "/" else f"/{rest}"
 
     def storage_options(self, url: str, source: Source | None = None) -> dict[str, Any]:

@@ -283,10 +283,11 @@ def _catalog(context: typer.Context, catalog: CatalogFile = None) -> None:
 def catalog_list(catalog: CatalogFile = None) -> None:
     """List the sources of the catalog."""
     from zonal.catalog import Catalog
+    from zonal.credentials import without_credentials
 
     for source in Catalog.load(catalog):
         print(f"{source.name:<26} {source.data_type:<14} {source.description or ''}")
-        print(f"{'':<26} {source.uri}")
+        print(f"{'':<26} {without_credentials(source.uri)}")
         thanks = (source.license or "licence not stated", source.citation or "")
         print(f"{'':<26} {'. '.join(words.rstrip('.') for words in thanks if words)}.")
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Protocol
 
 from zonal.errors import InputError, StoreError, ZonalError, first_line
@@ -335,6 +336,7 @@ def connect(
                     client.wait_for_workers(1, timeout=60)
             except TimeoutError:
                 raise InputError(f"the scheduler at {address} has no workers") from None
+            _check_versions(found)
             yield found
         finally:
             if found.connected:
@@ -348,6 +350,24 @@ def connect(
         Client(cluster, set_as_default=False) as client,
     ):
         yield Distributed(client, patience=patience)
+
+
+def _check_versions(found: Distributed) -> None:
+    """Find who has no zonal, or another, before anything with storage options in it is sent there.
+
+    What cannot be unpickled is shown in Dask's logs, byte by byte.
+    """
+    mine = version("zonal")
+    client, wanted = found.client, f"it needs zonal {mine} as this process has"
+    with found._reached():
+        try:
+            theirs = {"the scheduler": client.run_on_scheduler(version, "zonal")}
+            theirs |= {f"worker {name}": has for name, has in client.run(version, "zonal").items()}
+        except PackageNotFoundError:
+            raise InputError(f"the cluster at {found.address} has no zonal everywhere; {wanted}") from None
+    for name, other in theirs.items():
+        if other != mine:
+            raise InputError(f"{name} of the cluster at {found.address} has zonal {other}; {wanted}")
 
 
 def active() -> Runner | None:

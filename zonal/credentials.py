@@ -46,7 +46,16 @@ def redacted(options: object, depth: int = 3) -> object:
 
 def scrub_urls(text: str) -> str:
     """Drop credentials from every URL in a text, and with them the whole query, for messages."""
-    return re.sub(r"(\w+://[^\s?'\"]*)\?[^\s'\"]*", r"\1", re.sub(r"(\w+://)[^/\s@?'\"]*@", r"\1", text))
+    # A password may hold a quote or an unescaped @: all up to the last one before the path goes.
+    return re.sub(r"(\w+://[^\s?'\"]*)\?[^\s'\"]*", r"\1", re.sub(r"(\w+://)[^/\s?]*@", r"\1", text))
+
+
+def hide(text: str, *options: Mapping[str, Any]) -> str:
+    """Drop from a text what `scrub_urls` drops, and the secrets of storage options."""
+    text = scrub_urls(text)
+    for secret in (secret for some in options for secret in secrets(some)):
+        text = text.replace(secret, _HIDDEN)
+    return text
 
 
 def secrets(options: Mapping[str, Any], inherited: bool = False) -> Iterator[str]:

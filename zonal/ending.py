@@ -12,6 +12,8 @@ import sys
 import traceback
 from typing import NoReturn
 
+from zonal.credentials import scrub_urls
+
 BUG = 70
 """Exit code of an error that is nobody's but ours."""
 
@@ -45,15 +47,16 @@ def fail(message: str, code: int, **values: str) -> NoReturn:
 
 def fail_as_bug() -> NoReturn:
     """Show where an error came from that nobody foresaw, and exit with 70."""
+    lines = scrub_urls(traceback.format_exc())  # clients quote addresses, with whatever signs them
     if _json_logs():
-        lines = traceback.format_exc()
         fail("this is a bug; please report it with the traceback", BUG, traceback=lines)
-    traceback.print_exc()
+    print(lines, end="", file=sys.stderr)
     fail("this is a bug; please report it with the lines above", BUG)
 
 
 def tell(message: str, code: int, **values: str) -> None:
     """Print how the process ends, as the lines before it were printed."""
+    message = scrub_urls(message)  # that of a word of the command line is not ours
     if _json_logs():
         from zonal.screen import json_line
 

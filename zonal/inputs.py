@@ -46,7 +46,7 @@ class ZoneFile:
     name : str
         For messages and metadata: the public address.
     url : str
-        Where it is read.
+        Where it is read; never printed.
     options : dict
         fsspec storage options; never printed.
     frame : GeoDataFrame or None
@@ -59,7 +59,7 @@ class ZoneFile:
 
     label: str
     name: str
-    url: str
+    url: str = field(repr=False)
     options: dict[str, Any] = field(default_factory=dict, repr=False)
     frame: gpd.GeoDataFrame | None = field(default=None, repr=False)
     parquet: bool = False
@@ -236,14 +236,12 @@ def zone_input(settings: Settings, catalog: Catalog, frame: gpd.GeoDataFrame | N
             for label, url in addresses
         ]
         return ZoneInput(tuple(files), columns, source)
+    name = scrub_urls(settings.zones)
     if settings.state:
-        raise UsageError(
-            f"--state does nothing with zones from a file ({settings.zones}); leave one of them out"
-        )
+        raise UsageError(f"--state does nothing with zones from a file ({name}); leave one of them out")
     _exists(settings.zones, "zones", catalog)
     if settings.zone_id is None:
-        raise UsageError(f"zones from a file need their id column: --zone-id COLUMN (for {settings.zones})")
-    name = scrub_urls(settings.zones)
+        raise UsageError(f"zones from a file need their id column: --zone-id COLUMN (for {name})")
     url = catalog.resolve(settings.zones)
     file = ZoneFile("zones", name, url, catalog.storage_options(settings.zones), policy=policy_of(settings))
     return ZoneInput((file,), Columns(settings.zone_id), None)

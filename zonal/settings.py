@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from zonal import states
-from zonal.credentials import redacted, without_credentials
+from zonal.credentials import redacted, scrub_urls, without_credentials
 from zonal.errors import UsageError
 from zonal.yamlfile import did_you_mean, shown, validation_sentence
 
@@ -366,5 +366,6 @@ def settings_error(exc: ValidationError, where: str | None = None) -> UsageError
     where : str, optional
         What the settings come from, ``"workflow x.yaml"``; put in front.
     """
-    sentence = validation_sentence(exc, Settings.model_fields, "key" if where else "setting")
+    # Whatever place was written, under whichever key: a user and password in it are not repeated.
+    sentence = scrub_urls(validation_sentence(exc, Settings.model_fields, "key" if where else "setting"))
     return UsageError(f"{where}: {sentence}" if where else sentence)

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +19,7 @@ import pyproj
 import shapely
 
 from zonal.chunks import Scratch, decoded
+from zonal.credentials import hide
 from zonal.errors import InputError, ZonalError
 from zonal.grid import Bounds, Grid
 from zonal.io.folder import Folder
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from zonal.stats.coverage import Coverage, Engine, Rule
     from zonal.stats.moments import Moments, Statistics
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Job:
@@ -49,7 +52,7 @@ class Job:
     tiles : tuple of Tile
         Of the plan, in its order, with their files' own grids.
     urls : tuple of str
-        Where each tile is read (after any mirror).
+        Where each tile is read (after any mirror); never printed.
     columns : Columns
     coverage, engine : str
         Rule and provider of the coverage.
@@ -117,6 +120,29 @@ class PartReport:
     seconds: float
 
 
+def _guarded(function: Callable[Concatenate[Job, P], T]) -> Callable[Concatenate[Job, P], T]:
+    """Take the credentials out of errors that nobody foresaw: whoever runs a task logs how it failed."""
+
+    @wraps(function)
+    def guarded(job: Job, /, *arguments: P.args, **named: P.kwargs) -> T:
+        try:
+            return function(job, *arguments, **named)
+        except ZonalError:
+            raise
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}"
+            shown = hide(text, job.reader.options, job.parts.options)
+            # Dask's client waits for ever for an error whose traceback is too deep to be pickled.
+            deep = isinstance(error, RecursionError)
+            if shown == text and not deep:
+                raise
+            trace = None if deep else error.__traceback__
+        raise RuntimeError(shown).with_traceback(trace)
+
+    return guarded
+
+
+@_guarded
 def run_unit(
     job: Job, unit: Unit, zones: Sequence[tuple[int, int]], header: Any = None
 ) -> tuple[UnitReport, list[list[Moments]]]:
@@ -205,6 +231,7 @@ def _pieces(job: Job, unit: Unit, bounds: Bounds) -> tuple[Pieces, npt.NDArray[n
     return pieces, numbers, staged
 
 
+@_guarded
 def finish_part(job: Job, part: Part, shares: Sequence[Sequence[Moments]]) -> PartReport:
     """Merge the moments of a part's zones, finish their statistics and write the part.
 
@@ -248,16 +275,13 @@ def finish_part(job: Job, part: Part, shares: Sequence[Sequence[Moments]]) -> Pa
 
 
 def look(job: Job) -> ZonalError | None:
-    """Find out what a worker lacks for its tasks: the same zonal, the run's output, the tiles.
+    """Find out what a worker lacks for its tasks: the run's output, the tiles.
 
     Returns
     -------
     ZonalError or None
         What is wrong, of the kind that the run should end with.
     """
-    mine, driver = version("zonal"), job.about["zonal_version"]
-    if mine != driver:
-        return InputError(f"it has zonal {mine}, and the driver {driver}; install one version everywhere")
     try:
         if not job.stage.folder.exists(STAGE):
             return InputError(

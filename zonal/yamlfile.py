@@ -16,14 +16,20 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from zonal.credentials import scrub_urls
 from zonal.errors import InputError
 
 _LONG_MESSAGE = 600
 
 
+class _Brief(reprlib.Repr):
+    def repr_str(self, x: str, level: int) -> str:
+        return super().repr_str(scrub_urls(x), level)  # before it is cut: half a password is one, too
+
+
 def shown(value: object) -> str:
     """`value` for an error message: short, whatever it is."""
-    brief = reprlib.Repr()
+    brief = _Brief()
     brief.maxlevel = 2  # YAML aliases can nest a list in itself
     text = brief.repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -36,18 +36,22 @@ def dask_cluster(
     *,
     workers: int = 1,
     words: Sequence[str] = (),
+    preload: str = "",
     dashboard: bool = False,
     **environment: str,
 ) -> Iterator[DaskCluster]:
-    """Start a scheduler and workers; `words` go to all of them, such as paths of certificates."""
+    """Start a scheduler and workers; `words` go to all of them, such as paths of certificates.
+
+    `preload` is a module that each worker loads before it takes a task.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     found = folder / "scheduler.json"
-    common = [*words, "--host", LOOPBACK]
-    page = ["--dashboard-address", f"{LOOPBACK}:0"] if dashboard else ["--no-dashboard"]
+    common = [*words, "--host", LOOPBACK, "--dashboard-address", f"{LOOPBACK}:0"]
+    common += [] if dashboard else ["--no-dashboard"]
     with ExitStack() as stack:
 
         def start(name: str, *words: str) -> subprocess.Popen[bytes]:
-            command = [sys.executable, "-m", "dask", name.split("-")[0], *words, *common, *page]
+            command = [sys.executable, "-m", "dask", name.split("-")[0], *words, *common]
             log = stack.enter_context((folder / f"{name}.log").open("wb"))
             env = clean_environment(**environment)
             process = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log)
@@ -61,7 +65,8 @@ def dask_cluster(
             assert scheduler.poll() is None and time.monotonic() < deadline, "the scheduler did not start"
             time.sleep(0.05)
         address = str(json.loads(found.read_text())["address"])
-        each = ("--nthreads", "1", "--no-nanny", "--local-directory", str(folder))
+        each = ["--nthreads", "1", "--no-nanny", "--local-directory", str(folder)]
+        each += ["--preload", preload] if preload else []
         started = tuple(start(f"worker-{number}", address, *each) for number in range(workers))
         yield DaskCluster(address, folder, scheduler, started)
 

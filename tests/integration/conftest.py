@@ -14,6 +14,42 @@ from zonal.clusters import Threads
 from zonal.engine import run
 from zonal.settings import Settings
 
+SEEDS = {
+    # name of the argument: (in CI, in `make soak`)
+    "fault_seed": (3, 10),
+    "flip_seed": (1, 10),
+    "s3_seed": (1, 3),
+    "worker_kill": (5, 20),
+    "driver_kill": (3, 10),
+    "cut": (2, 6),
+}
+"""How many seeds the tests of reliability draw their faults from."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    for name, (few, many) in SEEDS.items():
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, range(many if metafunc.config.getoption("soak") else few))
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """After `make soak`: how many seeds of what, how many faults, how many came out right."""
+    if not config.getoption("soak"):
+        return
+    rows: dict[str, list[Any]] = {}
+    for outcome in ("passed", "failed", "error"):
+        for report in terminalreporter.getreports(outcome):
+            test = report.nodeid.rsplit("::", 1)[1].split("[")[0]
+            rows.setdefault(test, []).append((outcome, report.duration, dict(report.user_properties)))
+    terminalreporter.section("what was endured")
+    terminalreporter.write_line(f"{'right':>7}{'of':>5}{'faults':>9}{'seconds':>9}  test")
+    for test, found in sorted(rows.items()):
+        right = sum(outcome == "passed" for outcome, _, _ in found)
+        faults = sum(properties.get("faults", 1) for _, _, properties in found)
+        seconds = sum(seconds for _, seconds, _ in found)
+        words = test.removeprefix("test_").replace("_", " ")
+        terminalreporter.write_line(f"{right:7}{len(found):5}{faults:9,}{seconds:9.0f}  {words}")
+
 
 @dataclass(frozen=True)
 class Run:

@@ -5,6 +5,7 @@ Two tiles, at least 20 parts and 40 units; a chunk is asked for in several range
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import synthetic
 import yaml
+from processes import Driver, wait_for
 from pyproj import Transformer
 
 from zonal.clusters import Runner, Threads
@@ -100,6 +102,29 @@ class Seam:
 def written(output: Path) -> set[str]:
     """Names of the parts that a run has written so far."""
     return {path.name for path in output.glob(".work/parts-*/part-*.parquet")}
+
+
+def some_written(output: Path, number: int, driver: Driver) -> set[str]:
+    """Wait until a run has written so many parts; give those that there are."""
+    wait_for(lambda: len(written(output)) >= number or driver.over, f"no {number} parts: {driver.said}")
+    assert not driver.over, f"it ended too early: {driver.said}"
+    return written(output)
+
+
+def goes_on(seam: Seam, mirror: object, output: Path) -> bool:
+    """Run again what was stopped, undisturbed: whether it kept all parts and made the right table."""
+    kept = len(written(output))
+    assert 0 < kept < seam.parts, "some but not all parts were done"
+    assert [path.name for path in output.iterdir()] == [".work"], "nothing is published"
+    told: list[str] = []
+    run(settings(mirror, output), runner=Threads(2), notify=lambda event: told.append(event.message))
+    assert f"{kept} of {seam.parts} parts are there already" in told
+    return is_right(seam, output)
+
+
+def manifest(output: Path) -> dict[str, Any]:
+    """What a finished run says of itself."""
+    return dict(json.loads((output / "manifest.json").read_text()))
 
 
 def is_right(seam: Seam, output: Path) -> bool:

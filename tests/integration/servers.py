@@ -42,6 +42,7 @@ class FolderServer:
     fault: Callable[[str, str, str], int] = lambda method, path, span: 0
     gate: threading.Event = field(default_factory=threading.Event)
     latency: float = 0.0
+    stop: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         self.gate.set()
@@ -54,6 +55,18 @@ class Answer:
     status: int
     headers: dict[str, str]
     body: bytes = b""
+
+
+def send(handler: BaseHTTPRequestHandler, answer: Answer) -> None:
+    # A client that has seen enough hangs up: that is no fault of the server.
+    try:
+        handler.send_response(answer.status)
+        for name, value in answer.headers.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(answer.body)
+    except (BrokenPipeError, ConnectionResetError):
+        handler.close_connection = True
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -111,15 +124,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def reply(self, answer: Answer) -> None:
         """Send an answer."""
-        # A client that has seen enough hangs up: that is no fault of the server.
-        try:
-            self.send_response(answer.status)
-            for name, value in answer.headers.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(answer.body)
-        except (BrokenPipeError, ConnectionResetError):
-            self.close_connection = True
+        send(self, answer)
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -147,20 +152,27 @@ class _Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
+Stop = Callable[[], None]
+
+
 @contextmanager
-def serving(handler: Callable[..., BaseHTTPRequestHandler], port: int = 0) -> Iterator[str]:
-    """Serve on a port, 0 for a free one; at the end every connection is cut and the port closed."""
+def serving(handler: Callable[..., BaseHTTPRequestHandler], port: int = 0) -> Iterator[tuple[str, Stop]]:
+    """Serve on a port, 0 for a free one; give the address, and what closes the port and cuts connections."""
     server = _Server((LOOPBACK, port), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
-    try:
-        yield f"http://{LOOPBACK}:{server.server_address[1]}"
-    finally:
+
+    def stop() -> None:
         server.shutdown()
         server.server_close()
         for connection in list(server.open):
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+
+    try:
+        yield f"http://{LOOPBACK}:{server.server_address[1]}", stop
+    finally:
+        stop()
         thread.join()
 
 
@@ -177,8 +189,7 @@ def http_server(
 ) -> Iterator[FolderServer]:
     """Serve a folder; `login` is ``user:password``."""
     served = FolderServer(folder, ranges, login, tuple(missing), latency=latency)
-    with serving(functools.partial(handler, served), port) as url:
-        served.url = url
+    with serving(functools.partial(handler, served), port) as (served.url, served.stop):
         try:
             yield served
         finally:

@@ -6,7 +6,7 @@ PYTEST_ARGS ?= -n 2 --dist loadfile
 BENCH_ARGS ?=
 BIN := .venv/bin
 
-.PHONY: install demo test lint lock clean bench bench-scale
+.PHONY: install demo test soak lint lock clean bench bench-scale
 
 install: .venv/installed
 
@@ -29,6 +29,11 @@ lint: install
 
 test: lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# The tests of reliability on many more seeds, and a table of what was endured; about 20 minutes.
+soak: install
+	$(BIN)/python -m pytest -n 2 --dist worksteal --soak tests/integration/test_faults_*.py \
+	  tests/integration/test_workers_lost.py tests/integration/test_driver_lost.py tests/integration/test_links_cut.py
 
 bench: install .venv/peers
 	$(BIN)/python -m benchmarks.bench $(BENCH_ARGS)

@@ -6,7 +6,7 @@ PYTEST_ARGS ?= -n 2 --dist loadfile
 BENCH_ARGS ?=
 BIN := .venv/bin
 
-.PHONY: install demo test soak lint lock clean bench bench-scale
+.PHONY: install demo test soak fuzz lint lock clean bench bench-scale
 
 install: .venv/installed
 
@@ -46,6 +46,17 @@ bench-scale: install
 	$(BIN)/python -m pip install --quiet --no-deps --requirement benchmarks/requirements.lock
 	touch $@
 
+# Coverage-guided, for as long as asked and for each of the two targets; CI's share of it is tests/test_fuzz.py.
+FUZZ_SECONDS ?= 60
+FUZZ_CORPUS := tests/fuzz/.corpus
+fuzz: install .venv/fuzzer
+	$(BIN)/python tests/fuzz/run.py tiff $(FUZZ_CORPUS) -max_total_time=$(FUZZ_SECONDS)
+	$(BIN)/python tests/fuzz/run.py workflow $(FUZZ_CORPUS) -max_total_time=$(FUZZ_SECONDS)
+
+.venv/fuzzer: tests/fuzz/requirements.lock .venv/installed
+	$(BIN)/python -m pip install --quiet --no-deps --requirement tests/fuzz/requirements.lock
+	touch $@
+
 # After a change of pyproject.toml's dependencies. Needs uv, which resolves for all platforms at once.
 # The second lock holds what the peers need and the first one has not.
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 \
@@ -56,4 +67,4 @@ lock:
 	  | grep -vxFf requirements.lock > benchmarks/requirements.lock
 
 clean:
-	rm -rf .venv build dist zonal-demo zonal-out benchmarks/.scene
+	rm -rf .venv build dist zonal-demo zonal-out benchmarks/.scene $(FUZZ_CORPUS)

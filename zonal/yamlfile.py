@@ -37,6 +37,8 @@ def shown(value: object) -> str:
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:
     """Return ``"; did you mean 'state'?"`` for the nearest of `names`, or an empty string."""
+    if len(word) > 100:  # no slip of the pen
+        return ""
     spelt = {name.casefold(): name for name in names}
     word = word.casefold()
     close = get_close_matches(word.replace("-", "_"), spelt) or get_close_matches(word, spelt)
@@ -79,6 +81,8 @@ LONGEST = 256 * 1024
 """Bytes of a YAML file, at most: PyYAML takes seconds for each further one of these."""
 MOST = 100_000
 """Values in it, at most, each alias counted as often as it is used."""
+DEEPEST = 50
+"""Levels of values in values, at most."""
 
 # What PyYAML lets through for tags whose text does not fit (`!!bool x`, `!!timestamp x`) or deep nesting.
 _ODD = (ValueError, ArithmeticError, LookupError, AttributeError, TypeError, RecursionError)
@@ -92,6 +96,17 @@ class _Loader(yaml.SafeLoader):
     """
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 (as PyYAML has it)
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.depth += 1
+        if self.depth > DEEPEST:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.constructor.ConstructorError(None, None, f"nested over {DEEPEST} deep", mark)
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def get_single_node(self) -> yaml.Node | None:
         node: yaml.Node | None = super().get_single_node()

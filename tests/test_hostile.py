@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+import struct
 import time
 import tracemalloc
 import zipfile
@@ -22,6 +23,7 @@ from zonal.catalog import Catalog
 from zonal.credentials import redacted, secrets
 from zonal.errors import InputError, UsageError
 from zonal.io import vector
+from zonal.io.cog import Cog
 from zonal.io.geoparquet import deep
 from zonal.io.vector import read_index, read_zones
 from zonal.tiles import INDEX_COLUMNS, near
@@ -480,3 +482,92 @@ def test_as_many_aliases_as_are_allowed_cost_little(tmp_path: Path) -> None:
     assert "v" not in {*secrets(settings.storage_options)}  # too short to be one
     assert "***" in str(settings.public())
     assert time.monotonic() - start < 5
+
+
+# ---------------------------------------------------------------------- TIFF headers
+
+
+def tiff(path: Path, order: str, big: bool, changed: dict[int, tuple[str, Any]], tail: int = 5000) -> Path:
+    """One int8 block of 64 x 64; tags are (struct's letter, values or text)."""
+    kinds = {"H": 3, "I": 4, "Q": 16, "d": 12, "s": 2, "B": 1}
+    tags: dict[int, tuple[str, Any]] = {256: ("I", [64]), 257: ("I", [64]), 258: ("H", [8]), 259: ("H", [1])}
+    tags |= {262: ("H", [1]), 277: ("H", [1]), 284: ("H", [1]), 322: ("I", [64]), 323: ("I", [64])}
+    tags |= {324: ("I", [16]), 325: ("I", [4096]), 339: ("H", [2]), 33550: ("d", [10, 10, 0])}
+    tags |= {
+        33922: ("d", [0, 0, 0, 5e5, 5e6, 0]),
+        34735: ("H", [1, 1, 0, 2, 1024, 0, 1, 1, 3072, 0, 1, 32616]),
+    }
+    tags |= changed
+    start, lead, entry, room, offset = (16, "Q", "HHQ", 8, "Q") if big else (8, "H", "HHI", 4, "I")
+    body, data = b"", b""
+    size = struct.calcsize("=" + lead) + len(tags) * (struct.calcsize("=" + entry) + room) + room
+    for code, (kind, values) in sorted(tags.items()):
+        value = values if kind == "s" else struct.pack(f"{order}{len(values)}{kind}", *values)
+        if len(value) > room:
+            place = struct.pack(order + offset, start + size + len(data))
+            data += value
+            value = place
+        body += struct.pack(order + entry, code, kinds[kind], len(values)) + value.ljust(room, b"\0")
+    head = struct.pack(order + "HHHQ", 43, 8, 0, 16) if big else struct.pack(order + "HI", 42, 8)
+    whole = (b"II" if order == "<" else b"MM") + head + struct.pack(order + lead, len(tags)) + body
+    path.write_bytes(whole + bytes(room) + data + bytes(tail))
+    return path
+
+
+@pytest.mark.parametrize("big", [True, False])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_tiff_headers_that_ask_for_the_impossible_are_one_sentence(
+    tmp_path: Path, order: str, big: bool, little_memory: None
+) -> None:
+    path = tmp_path / "x.tif"
+    fine = Cog.open(str(tiff(path, order, big, {})))
+    assert fine.decode(fine.fetch(0)).valid.all()
+    many = [16] * 2**16
+    for changed, sentence in (
+        ({33550: ("d", [1e308, 1e308, 0])}, "pixels of"),
+        ({33550: ("d", [5e-324, 5e-324, 0])}, "pixels of"),
+        ({33922: ("d", [0, 0, 0, 1e308, -1e308, 0])}, "pixels of"),
+        (
+            {256: ("I", [30_000]), 257: ("I", [30_000]), 322: ("I", [30_000]), 323: ("I", [30_000])},
+            "blocks of",
+        ),
+        (
+            {256: ("I", [2**31 - 1]), 257: ("I", [2**31 - 1]), 322: ("I", [1]), 323: ("I", [1])},
+            "blocks, expected",
+        ),
+        ({277: ("H", [2000]), 284: ("H", [2])}, "should hold 2000 entries"),
+        ({324: ("I", many)}, "should hold 1 entries"),
+        ({325: ("I", [2**32 - 1])}, "truncated"),
+        ({42113: ("s", b"9" * 5000)}, "nodata value"),
+        ({42113: ("s", b"1_0\0")}, "nodata value"),
+        ({42112: ("s", b"<a>" + b"<b/>" * 1_200_000 + b"</a>")}, "too long"),
+        ({42112: ("s", b'<a><Item sample="' + b"9" * 5000 + b'"/></a>')}, "cannot be read"),
+        ({42112: ("s", b"<!DOCTYPE x []><a/>")}, "not plain XML"),
+    ):
+        refused(tiff(path, order, big, changed), sentence, Cog.open)
+
+
+def test_tiff_nodata_that_no_integer_can_be_marks_no_pixel(tmp_path: Path) -> None:
+    for text in (b"inf\0", b"1e400\0", b"-1e999\0", b"300\0"):
+        cog = Cog.open(str(tiff(tmp_path / "x.tif", "<", False, {42113: ("s", text)})))
+        assert cog.decode(cog.fetch(0)).valid.all()
+
+
+def test_tiff_metadata_as_long_as_is_allowed_cost_little(tmp_path: Path) -> None:
+    for text in (b"<a>" * 500_000 + b"</a>" * 500_000, b"<a>" + b"<b/>" * 900_000 + b"</a>"):
+        path = tiff(tmp_path / "x.tif", "<", True, {42112: ("s", text)})
+        tracemalloc.start()
+        Cog.open(str(path))
+        assert tracemalloc.get_traced_memory()[1] < 2**28
+        tracemalloc.stop()
+
+
+def test_tiff_chains_of_thousands_of_directories_end(tmp_path: Path) -> None:
+    path = tiff(tmp_path / "x.tif", "<", False, {})
+    raw = bytearray(path.read_bytes())
+    after = 10 + 12 * int.from_bytes(raw[8:10], "little")
+    raw[after : after + 4] = len(raw).to_bytes(4, "little")
+    for _ in range(5000):
+        raw += struct.pack("<HHHIII", 1, 300, 3, 1, 0, len(raw) + 18)
+    path.write_bytes(raw)
+    refused(path, "more than 64 directories", Cog.open)

@@ -147,7 +147,7 @@ def read_layout(blob: Blob, size: int, *, masks: bool = True) -> Layout:
         raise unsupported(
             name,
             f"blocks of {block_width} x {block_height} pixels, {bands} bands",
-            "blocks of 128 million values at most",
+            "128 million values at most",
         )
     blocks = math.ceil(width / block_width) * math.ceil(height / block_height)
     planes = bands if planar == 2 else 1

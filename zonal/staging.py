@@ -42,7 +42,7 @@ def stage_key(
     value = {
         "version": STAGE_VERSION,
         "libraries": [shapely.__version__, shapely.geos_version_string, pyproj.proj_version_str],
-        "files": [[file.name, asdict(_stat(file))] for file in zones.files],
+        "files": [[file.name, asdict(_stat(file, zones.columns))] for file in zones.files],
         "columns": asdict(zones.columns),
         "filters": asdict(filters),
         "years": list(years),
@@ -53,10 +53,11 @@ def stage_key(
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _stat(file: ZoneFile) -> Stat:
+def _stat(file: ZoneFile, columns: Columns) -> Stat:
     if file.frame is None:
         return file.blob.stat()
     frame = file.frame
+    check(frame, columns, file.name)  # before pyarrow is asked to hold it
     attributes = pa.Table.from_pandas(
         pd.DataFrame(frame.drop(columns=frame.geometry.name)), preserve_index=False
     )
@@ -210,7 +211,8 @@ class _Staging:
         groups = _group_boxes(lonlat, self.size)
         self.report["boxes"] += groups.tolist()
         if self.raster.crs:
-            pieces = {EVERY_YEAR: one_crs_pieces(kept.geometry.to_numpy(), source, self.raster.crs)}
+            west = min((tile.grid.bounds[0] for tile in self.raster.files), default=-180.0)
+            pieces = {EVERY_YEAR: one_crs_pieces(kept.geometry.to_numpy(), source, self.raster.crs, west)}
             used = [(source, self.raster.crs)]
         else:
             pieces = {EVERY_YEAR: utm_pieces(lonlat)}

@@ -20,6 +20,8 @@ import zonal
 from zonal import engine
 from zonal.clusters import Threads
 from zonal.errors import InputError
+from zonal.io.export import export_table
+from zonal.io.finished import load_table
 from zonal.pieces import one_crs_pieces, unwrap, utm_pieces
 from zonal.settings import Settings
 
@@ -297,3 +299,27 @@ def test_ids_of_no_one_type_are_refused_by_the_check(ids: Any) -> None:
     frame = gpd.GeoDataFrame({"id": pd.Series(ids, dtype=object)}, geometry=geometry, crs="EPSG:4326")
     with pytest.raises(InputError, match=r"zones: (column 'id' has values of no one type|the ids in id are)"):
         check(frame, Columns("id"), "zones")
+
+
+@pytest.mark.parametrize("zone", SEAM)
+@pytest.mark.parametrize("west", [-180, 0, 170])
+def test_a_run_across_the_antimeridian_counts_both_sides_of_it(folder: Path, west: int, zone: Any) -> None:
+    place = from_bounds(west, -90, west + 360, 90, 360, 180)
+    raster = write(folder / f"{west}.tif", 180, 360, place, "EPSG:4326")
+    assert pixels(raster, zone, shapely.box(-87, 40, -85, 41), crs="EPSG:4326") == pytest.approx([20, 2])
+
+
+@pytest.mark.parametrize("ids", [["a", 1], [b"a", b"b"], ["\ud800", "b"], [2**70, 1]])
+def test_ids_of_no_one_type_are_one_sentence_of_a_run(utm: Path, tmp_path: Path, ids: Any) -> None:
+    with pytest.raises(InputError, match=r"of no one type|the ids in id are"):
+        finished(utm, tmp_path / "out", pd.Series(ids, dtype=object))
+
+
+@pytest.mark.parametrize("to", ["gpkg", "fgb"])
+@pytest.mark.parametrize("ids", [["c\0d", "e"], np.array([2**64 - 1, 1], np.uint64)])
+def test_ids_that_a_format_cannot_hold_are_not_exported_otherwise(
+    utm: Path, tmp_path: Path, ids: Any, to: str
+) -> None:
+    finished(utm, tmp_path / "out", ids)
+    with pytest.raises(InputError, match="column 'id'"):
+        export_table(load_table(str(tmp_path / "out")), to)

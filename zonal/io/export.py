@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyogrio
 import pyproj
@@ -142,11 +143,18 @@ def _write_vector(
     fields = [pa.field(name, _type(table.schema.field(name).type)) for name in names]
     schema = pa.schema([*fields, pa.field(shape, pa.binary())])
 
+    unfit: list[InputError] = []
+
     def batches() -> Iterator[pa.RecordBatch]:
         for batch in table.batches([*names, geometry]):
-            columns = [
-                batch.column(i).cast(schema.field(i).type, safe=False) for i in range(batch.num_columns - 1)
-            ]
+            try:
+                columns = [
+                    _converted(batch.column(i), schema.field(i), table.name, to)
+                    for i in range(batch.num_columns - 1)
+                ]
+            except InputError as error:
+                unfit.append(error)  # what passes through GDAL loses its words
+                raise
             wkb = batch.column(batch.num_columns - 1).cast(pa.binary())
             columns.append(_promoted(wkb) if promote else wkb)
             yield pa.RecordBatch.from_arrays(columns, schema=schema)
@@ -167,8 +175,21 @@ def _write_vector(
             layer_options=own,
         )
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, RuntimeError) as error:
+        if unfit:
+            raise unfit[0] from None
         reason = str(error).replace(str(draft), draft.name).split("\n")[0].rstrip(".")
         raise InputError(f"{table.name} cannot be written as {to}: {reason}") from None
+
+
+def _converted(values: Any, field: Any, name: str, to: str) -> Any:
+    """Return values in the type of a field, or say which of them the format cannot hold."""
+    try:
+        found = values.cast(field.type, safe=pa.types.is_unsigned_integer(values.type))
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{name}: column {field.name!r} does not fit into {to}: {error}") from None
+    if pa.types.is_string(found.type) and pc.any(pc.match_substring(found, "\0")).as_py():
+        raise InputError(f"{name}: column {field.name!r} has NUL in a text, where {to} would end it; use csv")
+    return found
 
 
 def _any_empty(table: FinishedTable, geometry: str) -> bool:

@@ -95,7 +95,7 @@ def _unit(job: Job, unit: Unit, zones: Sequence[tuple[int, int]], header: Any) -
     try:
         return run_unit(job, unit, zones, header)
     except (StoreError, MissingError) as error:  # missing to this worker: the driver saw the tile
-        return UnitFailure(unit.number, str(error), _here()), []
+        return UnitFailure(unit.number, error, _here()), []
 
 
 def _report(result: Result) -> UnitReport | UnitFailure:

@@ -142,7 +142,8 @@ class RasterInput:
             return self.files[0]
         assert self.source is not None
         if year is None and "year" in self.index and len(self.index):
-            year = int(self.index["year"].max())
+            latest = pd.to_numeric(self.index["year"], errors="coerce").max()
+            year = 0 if pd.isna(latest) else int(latest)
         everywhere = np.array([[-180.0, -90.0, 180.0, 90.0]])
         rows = near(self.index, year or 0, everywhere, self.index_name)
         return from_index(rows.head(1), _layout(self.source), self.index_name)[0]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from zonal.clusters import KilledError, Runner
-from zonal.errors import StoreError
+from zonal.errors import StoreError, ZonalError
 from zonal.events import Event, Notify
 from zonal.graph import Wiring, wire
 from zonal.units import Plan
@@ -62,7 +62,9 @@ def gather(
     Raises
     ------
     StoreError
-        If a unit failed in its last round too, or one after the other, or ended its workers.
+        If a unit failed in its last round too, or many did one after the other, or one ended its workers.
+    MissingError
+        The same of a unit whose tile has gone.
     """
     totals = {"zones": plan.zones, "chunks": plan.chunks, "bytes": bytes_to_fetch}
     reports: list[UnitReport | PartReport] = []
@@ -86,7 +88,7 @@ def gather(
                 failures.append(value)
                 in_a_row += 1
                 if in_a_row == ENOUGH * runner.threads:
-                    raise StoreError(f"{_told(failures)}; {_KEPT}")
+                    raise _ended(failures)
             elif value is not None:
                 in_a_row = 0
                 reports.append(value)
@@ -94,7 +96,7 @@ def gather(
         if not failures:
             return reports
         avoid |= {failure.worker for failure in failures}
-    raise StoreError(f"{_told(failures)}; {_KEPT}")
+    raise _ended(failures)
 
 
 def _values(
@@ -111,8 +113,10 @@ def _values(
             unit = plan.units[number]
             chunks = ", ".join(map(str, unit.chunks))
             what = f"unit {number} (tile {plan.tiles[unit.tile].path}, chunks {chunks})"
+        # Dask counts what waited on a worker, too.
         raise StoreError(
-            f"{what} ended {error.workers} workers, one after the other; have they too little memory? {_KEPT}"
+            f"{what}, or one that was beside it, ended {error.workers} workers, one after the other; "
+            f"have they too little memory? {_KEPT}"
         ) from error
 
 
@@ -136,7 +140,15 @@ class _Progress:
         self.notify(Event("progress", "", {**figures, "seconds": time.perf_counter() - self.started}))
 
 
+def _ended(failures: Sequence[UnitFailure]) -> ZonalError:
+    return type(_first(failures))(f"{_told(failures)}; {_KEPT}")
+
+
+def _first(failures: Sequence[UnitFailure]) -> ZonalError:
+    return min(failures, key=lambda failure: failure.number).error
+
+
 def _told(failures: Sequence[UnitFailure]) -> str:
     """Say why the first unit failed, and how many others did."""
-    cause = min(failures, key=lambda failure: failure.number).cause.removesuffix("; try again later")
+    cause = str(_first(failures)).removesuffix("; try again later")
     return cause if len(failures) == 1 else f"{len(failures):,} units failed, the first by {cause}"

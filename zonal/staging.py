@@ -31,7 +31,7 @@ from zonal.pieces import WGS84, Pieces, one_crs_pieces, operation_name, reprojec
 from zonal.tiles import foreign_pieces
 from zonal.zones import Columns, Filters, check, hashes_of, in_space, repair, select, whole_numbers
 
-STAGE_VERSION = 2
+STAGE_VERSION = 3
 """Goes up when the same inputs are staged otherwise."""
 
 

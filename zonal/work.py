@@ -107,7 +107,7 @@ class UnitFailure:
     """A unit whose bytes the store did not give: why, and which Dask worker asked for them."""
 
     number: int
-    cause: str
+    error: ZonalError
     worker: str
 
 

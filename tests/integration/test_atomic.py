@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -161,7 +161,7 @@ def test_a_run_that_cannot_publish_leaves_nothing_under_a_final_name(
 class Nothing(Stopping):
     """Refuses to run a task."""
 
-    def run(self, graph: dict[Any, Any], keys: Any) -> Iterator[tuple[Any, Any]]:
+    def run(self, graph: dict[Any, Any], keys: Any, avoid: Collection[str] = ()) -> Iterator[tuple[Any, Any]]:
         assert not keys
         raise Unplugged
 

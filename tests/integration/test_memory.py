@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import tracemalloc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,9 @@ class Watching:
         self.resident: list[int] = []
         self.peaks: list[int] = []
 
-    def run(self, graph: dict[Any, Any], keys: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+    def run(
+        self, graph: dict[Any, Any], keys: Sequence[Any], avoid: Collection[str] = ()
+    ) -> Iterator[tuple[Any, Any]]:
         import dask
         from dask.callbacks import Callback
 

@@ -115,16 +115,15 @@ class Distributed:
         quiet = dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GB"})
         with self._reached(), quiet:
             others = sorted({*self.client.nthreads()} - {*avoid}) if avoid else []
-            # Preferred, no more: the others may go away.
-            place = {"workers": others, "allow_other_workers": True} if others else {}
-            futures = self.client.get(graph, list(keys), sync=False, **place)
+            # Not only preferred: an idle worker would steal what it should be spared.
+            futures = self.client.get(graph, list(keys), sync=False, workers=others or None)
         names = dict(zip((future.key for future in futures), keys, strict=True))
         done = as_completed(futures, with_results=True, loop=self.client.loop)
         try:
             while not done.is_empty():
                 with self._reached():
                     # Dask's own wait would go on for ever where the scheduler or all workers went away.
-                    watch = _Watch(self)
+                    watch = _Watch(self, others)
                     while not done.has_ready():
                         self._check()
                         watch.check()
@@ -190,10 +189,11 @@ def _hush() -> None:
 
 
 class _Watch:
-    """Looks now and then, while nothing comes, whether there is a worker left."""
+    """Looks now and then, while nothing comes, whether a worker (or one of `only` these) is left."""
 
-    def __init__(self, cluster: Distributed) -> None:
+    def __init__(self, cluster: Distributed, only: Collection[str]) -> None:
         self.cluster = cluster
+        self.only = {*only}
         self.seen = self.looked = time.monotonic()
 
     def check(self) -> None:
@@ -204,7 +204,8 @@ class _Watch:
         self.looked = now
         client = self.cluster.client
         with contextlib.suppress(TimeoutError):
-            if client.sync(client.scheduler.ncores, callback_timeout=10):
+            workers = {*client.sync(client.scheduler.ncores, callback_timeout=10)}
+            if workers & self.only if self.only else workers:
                 self.seen = now
         if now - self.seen > self.cluster.patience:
             raise StoreError(

@@ -114,7 +114,7 @@ def some_written(output: Path, number: int, driver: Driver) -> set[str]:
 def goes_on(seam: Seam, mirror: object, output: Path) -> bool:
     """Run again what was stopped, undisturbed: whether it kept all parts and made the right table."""
     kept = len(written(output))
-    assert 0 < kept < seam.parts, "some but not all parts were done"
+    assert kept, "some parts were done"
     assert [path.name for path in output.iterdir()] == [".work"], "nothing is published"
     told: list[str] = []
     run(settings(mirror, output), runner=Threads(2), notify=lambda event: told.append(event.message))

@@ -74,6 +74,7 @@ def test_a_driver_that_was_interrupted_says_so_and_its_run_can_go_on(
 ) -> None:
     with http_server(seam.mirror, latency=LATENCY) as server:
         _, driver = stopped(server, None, tmp_path, number, 5, 0.0)
+        assert len(written(tmp_path / "out")) < seam.parts, "it was stopped with some but not all parts done"
         server.latency = 0.0
         assert goes_on(seam, server.url, tmp_path / "out")
     word = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}[number]

@@ -484,3 +484,23 @@ def test_bytes_that_were_of_no_use_are_not_taken_from_the_cache_again(server: An
     again = Blob(server.url, policy=policy, stat=blob.stat())
     assert again.read([(0, 1000)]) == [DATA[:1000]]
     assert gets(server) == 2, "the good bytes took the place of the others"
+
+
+def test_other_bytes_than_those_asked_for_are_refused_from_s3_too(server: Any) -> None:
+    def fault(handler: Handler, nth: int, wanted: Any) -> bool:
+        if wanted is None or nth > 2:
+            return False
+        if nth == 1:
+            handler.part(wanted[0] + 1, wanted[1] + 1)
+        else:
+            handler.send(200, DATA[: wanted[1] - wanted[0] + 1])
+        return True
+
+    server.fault = fault
+    place = {"endpoint_url": server.url.rsplit("/", 1)[0], "key": "me", "secret": "made-up"}
+    blob = Blob("s3://bucket/data.bin", {**place, "config_kwargs": PATH_STYLE}, policy=QUICK)
+    assert blob.read([(1000, 500), (200_000, 7)]) == [DATA[1000:1500], DATA[200_000:200_007]]
+    assert blob.counters.retries == 4
+
+
+PATH_STYLE = {"s3": {"addressing_style": "path"}}

@@ -23,7 +23,7 @@ from zonal.credentials import without_credentials
 from zonal.errors import InputError, ZonalError, first_line
 from zonal.events import Event, Notify, quiet
 from zonal.fingerprint import digest, fingerprint
-from zonal.inputs import absolute
+from zonal.inputs import absolute, policy_of
 from zonal.io.folder import Folder
 from zonal.io.lock import Lock
 from zonal.io.stage import Stage
@@ -96,8 +96,10 @@ def run(
     years = inputs.years
     base = (settings.output or default_output(settings)).rstrip("/") or "/"
 
+    policy = replace(policy_of(settings), twice=False, cache=None)  # what this run writes is its own
+
     def folder(url: str) -> Folder:
-        return Folder(url, inputs.catalog.storage_options(url))
+        return Folder(url, inputs.catalog.storage_options(url), policy)
 
     outputs = {year: Output(folder(base if len(years) == 1 else f"{base}-{year}")) for year in years}
     key = inputs.stage_key()
@@ -307,7 +309,7 @@ class _Run:
 
 def _everywhere(folder: Folder) -> Folder:
     """Name a folder so that a worker in another working directory finds it."""
-    return Folder(absolute(folder.url), folder.options)
+    return replace(folder, url=absolute(folder.url))
 
 
 def _warnings(zones: dict[str, Any], missing: Sequence[str]) -> Iterator[str]:

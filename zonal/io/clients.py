@@ -108,23 +108,44 @@ async def _session(**options: Any) -> Any:
 async def _check_answer(response: Any) -> None:
     """Refuse an HTTP answer by its head, before a body of gigabytes is read."""
     response.raise_for_status()
-    wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", response.request_info.headers.get("Range", ""))
-    if wanted is None:
-        return
-    first, last = int(wanted[1]), int(wanted[2])
-    problem: OSError | None = None
-    if response.status != HTTPStatus.PARTIAL_CONTENT:
-        problem = WrongRangeError(f"the server ignores byte ranges (HTTP {response.status} in place of 206)")
-    else:
-        stated = response.headers.get("Content-Range", "")
-        got = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", stated.strip())
-        if got and got[3] != "*" and last >= int(got[3]):
-            problem = PastEndError(stated)
-        elif stated and (got is None or (int(got[1]), int(got[2])) != (first, last)):
-            problem = WrongRangeError(f"the server answered with {stated!r}")
+    asked, stated = response.request_info.headers.get("Range", ""), response.headers.get("Content-Range", "")
+    problem = _wrong_range(asked, response.status, stated)
     if problem is not None:
         response.close()
         raise problem
+
+
+def _wrong_range(asked: str, status: int, stated: str) -> OSError | None:
+    """Compare an answer's status and Content-Range with the Range header that was sent."""
+    wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", asked)
+    if wanted is None:
+        return None
+    if status != HTTPStatus.PARTIAL_CONTENT:
+        return WrongRangeError(f"the server ignores byte ranges (HTTP {status} in place of 206)")
+    got = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", stated.strip())
+    if got and got[3] != "*" and int(wanted[2]) >= int(got[3]):
+        return PastEndError(stated)
+    if stated and (got is None or (got[1], got[2]) != (wanted[1], wanted[2])):
+        return WrongRangeError(f"the server answered with {stated!r}")
+    return None
+
+
+def check_s3_answers(fs: Any) -> None:
+    """Have an s3fs file system refuse other bytes than those asked for: neither it nor botocore looks."""
+
+    def remember(params: Mapping[str, Any], context: dict[str, Any], **_: Any) -> None:
+        context["zonal_asked"] = params["headers"].get("Range", "")
+
+    def compare(http_response: Any, parsed: Mapping[str, Any], context: Mapping[str, Any], **_: Any) -> None:
+        status = http_response.status_code
+        if status < 300:
+            problem = _wrong_range(context["zonal_asked"], status, parsed.get("ContentRange", ""))
+            if problem is not None:
+                raise problem
+
+    events = fs.s3.meta.events
+    events.register("before-call.s3.GetObject", remember, unique_id="zonal-asked")
+    events.register("after-call.s3.GetObject", compare, unique_id="zonal-answered")
 
 
 def permanent(error: Exception, *, local: bool) -> str:
@@ -204,18 +225,29 @@ def _version() -> str:
         return "0"
 
 
-def write_options(url: str, storage_options: Mapping[str, Any] | None) -> dict[str, Any]:
+def write_options(
+    url: str, storage_options: Mapping[str, Any] | None, *, attempts: int, stall: float
+) -> dict[str, Any]:
     """Add to the user's storage options what makes a client fit for an output; the user's own come first.
 
     Requests are repeated by botocore: each one singly, so that a long upload does not begin anew.
+
+    Parameters
+    ----------
+    url : str
+    storage_options : mapping or None
+    attempts : int
+        Of one request, the first included.
+    stall : float
+        Seconds without a byte after which a request has failed.
     """
     options = dict(storage_options or {})
     agent = f"zonal/{_version()}"
     if url.startswith(("s3://", "s3a://")) and "::" not in url:
         defaults = {
-            "retries": {"total_max_attempts": 10, "mode": "standard"},
-            "connect_timeout": 30,
-            "read_timeout": 30,
+            "retries": {"total_max_attempts": attempts, "mode": "standard"},
+            "connect_timeout": stall,
+            "read_timeout": stall,
             "user_agent_extra": agent,
         }
         options["config_kwargs"] = defaults | dict(options.get("config_kwargs") or {})

@@ -23,7 +23,7 @@ from zonal.credentials import scrub_urls, secrets
 from zonal.errors import InputError, StoreError, ZonalError
 from zonal.io import clients
 from zonal.io.disk import draft_of, make, settle, writable
-from zonal.io.ranges import Blob
+from zonal.io.ranges import Blob, ReadPolicy
 
 _BROKEN = ("ClientPayloadError", "ResponseStreamingError", "IncompleteRead", "IncompleteReadError")
 """What clients raise when an answer's body breaks off: botocore repeats requests, not what follows them."""
@@ -47,17 +47,22 @@ class Folder:
         Path or URL of the folder; it need not exist yet. Shown without credentials.
     options : mapping
         fsspec storage options; never printed.
+    policy : ReadPolicy
+        How often to try a remote store, and how long to wait for it.
     """
 
     url: str
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    policy: ReadPolicy = field(default_factory=ReadPolicy, repr=False)
 
     def __repr__(self) -> str:
         return f"Folder({self.shown()!r})"
 
     def _resolved(self) -> tuple[Any, str]:
         try:
-            fs, root = fsspec.core.url_to_fs(self.url, **clients.write_options(self.url, self.options))
+            attempts, stall = self.policy.attempts, self.policy.stall
+            options = clients.write_options(self.url, self.options, attempts=attempts, stall=stall)
+            fs, root = fsspec.core.url_to_fs(self.url, **options)
         except (ValueError, ImportError, TypeError) as error:
             cause = self._hide(clients.explain(error))
         else:
@@ -84,7 +89,7 @@ class Folder:
 
     def sub(self, name: str) -> Folder:
         """Return a folder inside this one."""
-        return Folder(f"{self.url.rstrip('/')}/{name}", self.options)
+        return Folder(self._place(name), self.options, self.policy)
 
     def shown(self, name: str = "") -> str:
         """Name a file inside as the user would, without credentials: for messages."""
@@ -92,7 +97,7 @@ class Folder:
 
     def blob(self, name: str) -> Blob:
         """Return the bytes of a file inside, to be read by ranges."""
-        return Blob(self._place(name), self.options)
+        return Blob(self._place(name), self.options, self.policy)
 
     def _place(self, name: str) -> str:
         return f"{self.url.rstrip('/')}/{name}" if name else self.url
@@ -135,7 +140,7 @@ class Folder:
 
     def read(self, name: str) -> bytes:
         """Read a whole file."""
-        attempts = 10
+        attempts = self.policy.attempts
         with self._effect("read"):
             while True:
                 try:

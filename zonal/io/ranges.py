@@ -351,6 +351,8 @@ class Blob:
         return f"{'twice ' if self._policy.twice else ''}{self.name}"
 
     def _ask_store(self, requests: list[Merged]) -> list[bytes | Exception]:
+        if hasattr(self._fs, "call_s3"):
+            clients.check_s3_answers(self._fs)
         starts = [request.start for request in requests]
         ends = [request.end for request in requests]
         try:

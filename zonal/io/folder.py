@@ -11,11 +11,12 @@ import json
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
 
@@ -25,8 +26,12 @@ from zonal.io import clients
 from zonal.io.disk import draft_of, make, settle, writable
 from zonal.io.ranges import Blob, ReadPolicy
 
-_BROKEN = ("ClientPayloadError", "ResponseStreamingError", "IncompleteRead", "IncompleteReadError")
-"""What clients raise when an answer's body breaks off: botocore repeats requests, not what follows them."""
+_BROKEN = {"ClientPayloadError", "ResponseStreamingError", "IncompleteRead", "IncompleteReadError"} | {
+    "FSTimeoutError", "TimeoutError", "ServerTimeoutError", "SocketTimeoutError",
+}  # fmt: skip
+"""What clients raise when an answer's body breaks off or stops: botocore repeats requests, no more."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,16 +111,14 @@ class Folder:
         """Whether a file is there; a store's own error is not taken for absence."""
         fs = self.filesystem
         fs.invalidate_cache(self.path())
-        with self._effect("read"):
-            return bool(fs.exists(self.path(name)))
+        return bool(self._done("read", lambda: fs.exists(self.path(name))))
 
     def names(self, sub: str = "") -> list[str]:
         """File names inside, or inside a folder inside, sorted; empty where there is none."""
         fs = self.filesystem
         fs.invalidate_cache(self.path(sub))
         try:
-            with self._effect("read"):
-                found = fs.ls(self.path(sub), detail=False)
+            found = self._done("read", lambda: fs.ls(self.path(sub), detail=False))
         except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted(str(path).rstrip("/").rsplit("/", 1)[-1] for path in found)
@@ -125,8 +128,7 @@ class Folder:
         fs = self.filesystem
         fs.invalidate_cache(self.path(sub))
         try:
-            with self._effect("read"):
-                found = fs.ls(self.path(sub), detail=True)
+            found = self._done("read", lambda: fs.ls(self.path(sub), detail=True))
         except (FileNotFoundError, NotADirectoryError):
             return {}
         files = [info for info in found if info["type"] == "file"]
@@ -135,20 +137,12 @@ class Folder:
     def below(self) -> list[str]:
         """Files of the folder and of all folders inside, by path from here."""
         root = self.path()
-        with self._effect("read"):
-            return sorted(str(path)[len(root) :].lstrip("/") for path in self.filesystem.find(root))
+        found = self._done("read", lambda: self.filesystem.find(root))
+        return sorted(str(path)[len(root) :].lstrip("/") for path in found)
 
     def read(self, name: str) -> bytes:
         """Read a whole file."""
-        attempts = self.policy.attempts
-        with self._effect("read"):
-            while True:
-                try:
-                    return bytes(self.filesystem.cat_file(self.path(name)))
-                except Exception as error:
-                    attempts -= 1
-                    if not attempts or type(error).__name__ not in _BROKEN:
-                        raise
+        return bytes(self._done("read", lambda: self.filesystem.cat_file(self.path(name))))
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         """Read a JSON object; None where there is no such file.
@@ -198,8 +192,7 @@ class Folder:
             draft = Path(folder) / "draft"
             yield draft
             try:
-                with self._effect("write to"):
-                    self.filesystem.put_file(str(draft), target)
+                self._done("write to", lambda: self.filesystem.put_file(str(draft), target))
             except Exception:
                 raise
             except BaseException:  # a signal; the client goes on with an upload of several requests
@@ -236,7 +229,8 @@ class Folder:
                 finally:
                     draft.unlink(missing_ok=True)
             return True
-        with self._effect("write to"):
+
+        def put() -> bool:
             try:
                 self.filesystem.pipe_file(self.path(name), data, mode="create")
             except FileExistsError:  # it may be ours: the answer was lost, and the request repeated
@@ -247,7 +241,9 @@ class Folder:
                 if not clients.explain(error).startswith(("HTTP 400", "HTTP 501")):
                     raise
                 self.write(name, data)  # a server that does not know the condition
-        return True
+            return True
+
+        return self._done("write to", put)
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Write a JSON object, keys in the order given."""
@@ -266,8 +262,7 @@ class Folder:
                 with self.create(target) as draft:
                     shutil.copyfile(source, draft)
         else:
-            with self._effect("write to"):
-                self.filesystem.cp_file(self.path(name), self.path(target))
+            self._done("write to", lambda: self.filesystem.cp_file(self.path(name), self.path(target)))
 
     def move(self, name: str, target: str) -> None:
         """Give a file inside another name, whole; what had that name is replaced."""
@@ -290,8 +285,8 @@ class Folder:
                 with writable(self.shown()):
                     path.unlink(missing_ok=True)
             return
-        with contextlib.suppress(FileNotFoundError), self._effect("remove from"):
-            self.filesystem.rm(self.path(name), recursive=True)
+        with contextlib.suppress(FileNotFoundError):
+            self._done("remove from", lambda: self.filesystem.rm(self.path(name), recursive=True))
         self.filesystem.invalidate_cache(self.path())
 
     def prune(self, name: str) -> None:
@@ -331,29 +326,37 @@ class Folder:
             return
         bucket, root, _ = fs.split_path(self.path())
         prefix = f"{root}/" if root else ""
-        with self._effect("remove from"):
+
+        def abort() -> None:
             begun = fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=prefix).get("Uploads", [])
             for key, upload in [(upload["Key"], upload["UploadId"]) for upload in begun]:
                 if ours(key.removeprefix(prefix)):
                     with contextlib.suppress(FileNotFoundError):  # it ended by itself
                         fs.call_s3("abort_multipart_upload", Bucket=bucket, Key=key, UploadId=upload)
 
-    @contextlib.contextmanager
-    def _effect(self, verb: str) -> Iterator[None]:
-        """Turn what a client raises into one sentence; that there is no file to read or remove passes."""
-        try:
-            yield
-        except ZonalError:
-            raise
-        except (AttributeError, NameError):  # a bug, here or in a client
-            raise
-        except Exception as error:
-            if verb != "write to" and isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        self._done("remove from", abort)
+
+    def _done(self, verb: str, act: Callable[[], T]) -> T:
+        """Do what may be done twice; again where the answer broke off, which the client does not repeat.
+
+        What a client raises becomes one sentence; that there is no file to read or remove passes.
+        """
+        delays = self.policy.delays()
+        while True:
+            try:
+                return act()
+            except ZonalError:
                 raise
-            problem = self._problem(verb, error)
-        else:
-            return
-        raise problem
+            except (AttributeError, NameError):  # a bug, here or in a client
+                raise
+            except Exception as error:
+                if verb != "write to" and isinstance(error, (FileNotFoundError, NotADirectoryError)):
+                    raise
+                problem = self._problem(verb, error)
+                pause = next(delays, None) if type(error).__name__ in _BROKEN else None
+            if pause is None:
+                raise problem
+            time.sleep(pause)
 
     def _problem(self, verb: str, error: Exception) -> ZonalError:
         what = f"cannot {verb} {self.shown()}"

@@ -237,3 +237,15 @@ def blocks_zip(mirror: Path, state_fips: str, blocks: gpd.GeoDataFrame) -> Path:
             for file in sorted(Path(scratch).iterdir()):
                 archive.write(file, file.name)
     return path
+
+
+def small_town(folder: Path) -> list[str]:
+    """Write a tile below ``mirror`` and 30 zones on it; return the words of `zonal` that summarise them.
+
+    The mirror is not among the words: it may be served, or lie elsewhere.
+    """
+    grid = utm_grid(32611, 500_000, 5_160_000, 128, 128, 64)
+    make_mirror(folder / "mirror", [random_tile(np.random.default_rng(3), grid)], year=2024)
+    blocks = jittered_blocks((500_050, 5_160_050, 501_200, 5_161_200), 6, 5, "EPSG:32611")
+    blocks.to_parquet(folder / "zones.parquet")
+    return ["--zones", str(folder / "zones.parquet"), "--zone-id", "GEOID20", "--year", "2024"]

@@ -67,7 +67,7 @@ class Status:
         return json.dumps(asdict(self), indent=2)
 
     def __str__(self) -> str:
-        lines = [("output", self.output), ("state", self.state)]
+        lines = [("output", self.output), ("status", self.state)]
         lines += [(name, _words(value)) for name, value in self.settings.items()]
         for name, pair in (("parts", self.parts), ("zones done", self.zones)):
             if pair is not None:

@@ -101,12 +101,14 @@ class Family:
 
 @dataclass
 class Cluster:
-    """A scheduler, and workers that come and go."""
+    """A scheduler, and workers that come and go; `words` and `environment` are of them all."""
 
     folder: Path
     address: str
     scheduler: subprocess.Popen[str]
     stack: ExitStack
+    words: list[str] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
     workers: list[subprocess.Popen[str]] = field(default_factory=list)
     numbers: Iterator[int] = field(default_factory=lambda: count())
 
@@ -116,12 +118,18 @@ class Cluster:
         """Start a worker of one thread."""
         name = f"worker-{next(self.numbers)}"
         words = [sys.executable, "-m", "dask", "worker", address or self.address, "--name", name]
-        words += ["--nthreads", "1", "--no-dashboard", "--local-directory", str(self.folder / name)]
-        words += ["--nanny" if nanny else "--no-nanny", "--host", LOOPBACK, *map(str, more)]
+        words += ["--nthreads", "1", "--local-directory", str(self.folder / name)]
+        words += ["--nanny" if nanny else "--no-nanny", *self.words, *map(str, more)]
         log = self.folder / f"{name}.log"
+        environment = self.environment | environment
         worker = self.stack.enter_context(process(*words, folder=self.folder, log=log, **environment))
         self.workers.append(worker)
         return worker
+
+    @property
+    def logs(self) -> str:
+        """What all of them said."""
+        return "".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("*.log")))
 
     def log(self, worker: subprocess.Popen[str]) -> Path:
         """What a worker said."""
@@ -165,12 +173,23 @@ class Cluster:
 
 
 @contextmanager
-def dask_cluster(folder: Path, **environment: str) -> Iterator[Cluster]:
+def dask_cluster(folder: Path, *more: str, dashboard: bool = False, **environment: str) -> Iterator[Cluster]:
     """Start a scheduler without workers."""
     folder.mkdir(parents=True, exist_ok=True)
     found = folder / "scheduler.json"
-    words = [sys.executable, "-m", "dask", "scheduler", "--host", LOOPBACK, "--port", "0", "--no-dashboard"]
-    words += ["--scheduler-file", str(found)]
+    page = ["--dashboard-address", f"{LOOPBACK}:0"] if dashboard else ["--no-dashboard"]
+    common = ["--host", LOOPBACK, *page, *more]
+    words = [
+        sys.executable,
+        "-m",
+        "dask",
+        "scheduler",
+        "--port",
+        "0",
+        "--scheduler-file",
+        str(found),
+        *common,
+    ]
     with ExitStack() as stack:
         log = folder / "scheduler.log"
         scheduler = stack.enter_context(process(*words, folder=folder, log=log, **environment))
@@ -180,7 +199,8 @@ def dask_cluster(folder: Path, **environment: str) -> Iterator[Cluster]:
                 return str(json.loads(found.read_text())["address"])
             return ""
 
-        yield Cluster(folder, wait_for(address, "no scheduler came"), scheduler, stack)
+        at = wait_for(address, "no scheduler came")
+        yield Cluster(folder, at, scheduler, stack, common, environment)
 
 
 # ------------------------------------------------------------------ a run

@@ -115,7 +115,9 @@ def test_thousands_of_holes_are_left_out(utm: Path) -> None:
 )  # fmt: skip
 def test_odd_polygons_count_what_they_cover_and_keep_their_row(utm: Path, wkt: str, count: float) -> None:
     zone = shapely.from_wkt(wkt)
-    zone = shapely.transform(zone, lambda at: at + np.resize([WEST, SOUTH, 0], at.shape[1]), zone.has_z)
+    zone = shapely.transform(
+        zone, lambda at: at + np.resize([WEST, SOUTH, 0], at.shape[1]), include_z=zone.has_z
+    )
     assert pixels(utm, zone, box(0, 0, 100, 100), None) == pytest.approx([count, 100, 0])
 
 

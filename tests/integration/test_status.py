@@ -59,11 +59,11 @@ def test_an_unfinished_output_tells_what_is_done_and_left_and_is_not_touched(
     lines = dict(
         line.split(maxsplit=1) for line in done.stdout.replace("zones done", "zones_done").splitlines()
     )
-    assert lines["state"] == "unfinished"
+    assert lines["status"] == "unfinished"
     assert lines["parts"] == "7 of 26, 19 left"
     assert lines["zones_done"] == "140 of 520, 380 left"
     assert lines["coverage"] == "fractional" and lines["year"] == "2024"
-    assert lines["zones"] == str(town.folder / "zones.parquet")
+    assert (lines["state"], lines["zones"]) == ("WA", "census_blocks_2020")
     assert lines["next"] == "the same command goes on where it stopped"
     assert re.search(r"^last step +20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00$", done.stdout, re.MULTILINE)
     assert everything(stopped) == before

@@ -15,8 +15,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from dask_processes import DaskCluster, dask_cluster, small_town
+from processes import Cluster, dask_cluster
 from servers import LOOPBACK, zonal
+from synthetic import small_town
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -83,7 +84,7 @@ class Town:
 
     folder: Path
     words: list[str]
-    cluster: DaskCluster
+    cluster: Cluster
     known: Authority
 
 
@@ -92,7 +93,8 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
     folder = tmp_path_factory.mktemp("tls")
     words = [*small_town(folder), "--mirror", str(folder / "mirror")]
     known = Authority.make(folder / "known")
-    with dask_cluster(folder / "cluster", words=[*known.words, "--protocol", "tls"]) as cluster:
+    with dask_cluster(folder / "cluster", *known.words, "--protocol", "tls") as cluster:
+        cluster.add()
         yield Town(folder, words, cluster, known)
 
 

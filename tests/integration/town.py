@@ -1,68 +1,46 @@
-"""A small job of many parts (2 tiles, 2 UTM zones) for the command as a process, and ways to stop it."""
+"""The plan across the seam for the command as a process, and ways to stop it."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import synthetic
-from pyproj import Transformer
+import seam
+from processes import wait_for
 from servers import FolderServer, clean_environment, http_server
 
 from zonal.clusters import Threads
 
-SEAM, LATITUDE = -120.0, 47.0
-"""Where UTM zones 10N and 11N meet, and where the tiles' southern edges are."""
-
 
 @dataclass(frozen=True)
 class Town:
-    """Zones and tiles: 26 parts and more than 40 units of one chunk each.
+    """The plan across the seam, with all its zones: 26 parts and more than 40 units of one chunk each.
 
     Parameters
     ----------
     folder : Path
-        Holds ``mirror/`` and ``zones.parquet``.
+        Holds ``mirror/``.
     """
 
     folder: Path
 
     @classmethod
     def build(cls, folder: Path) -> Town:
-        rng = np.random.default_rng(7)
-        tiles = []
-        for epsg, west in ((32610, -2000), (32611, -800)):
-            x, y = Transformer.from_crs(4326, epsg, always_xy=True).transform(SEAM, LATITUDE)
-            grid = synthetic.utm_grid(epsg, 10 * round((x + west) / 10), 10 * round(y / 10), 280, 280, 48)
-            tiles.append(synthetic.random_tile(rng, grid))
-        synthetic.make_mirror(folder / "mirror", tiles)
-        box = (SEAM - 0.024, LATITUDE + 0.002, SEAM + 0.024, LATITUDE + 0.023)
-        synthetic.jittered_blocks(box, 26, 20).to_parquet(folder / "zones.parquet")
+        seam.build(folder / "mirror")
         return cls(folder)
 
     def settings(self, output: object, mirror: str = "", **more: Any) -> dict[str, Any]:
-        return {
-            "zones": str(self.folder / "zones.parquet"),
-            "zone_id": "GEOID20",
-            "year": 2024,
-            "mirror": mirror or str(self.folder / "mirror"),
-            "output": str(output),
-            "keep_water": True,
-            "part_zones": 20,
-            "unit_chunks": 1,
-            **more,
-        }
+        place = {"mirror": mirror or str(self.folder / "mirror"), "output": str(output)}
+        return {"state": "WA", "year": 2024, "keep_water": True, **place, **seam.FINE, **more}
 
     def command(self, output: object, mirror: str = "", *words: str, **more: Any) -> list[str]:
-        """Words that run it; the settings are in a workflow file beside the zones (YAML is also JSON)."""
+        """Words that run it; the settings are in a workflow file beside the mirror (YAML is also JSON)."""
         text = json.dumps(self.settings(output, mirror, workers=1, threads=1, **more))
         workflow = self.folder / f"{abs(hash(text))}.yaml"
         workflow.write_text(text)
@@ -79,7 +57,9 @@ class Town:
                 command, env=clean_environment(**environment), stderr=subprocess.PIPE, text=True
             ) as process:
                 try:
-                    wait_until(lambda: parts_of(output) >= 3 or process.poll() is not None, 60)
+                    wait_for(
+                        lambda: parts_of(output) >= 3 or process.poll() is not None, "no part was written"
+                    )
                     server.gate.clear()
                     assert process.poll() is None, process.stderr and process.stderr.read()
                     yield process, server
@@ -89,14 +69,7 @@ class Town:
 
 
 def parts_of(output: Path) -> int:
-    return len(list(output.glob(".work/parts-*/part-*.parquet")))
-
-
-def wait_until(condition: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    return len(seam.written(output))
 
 
 def ended(command: Sequence[str], **environment: str) -> subprocess.CompletedProcess[str]:

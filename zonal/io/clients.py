@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
+from functools import cache
 from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -218,6 +219,7 @@ def _status(error: BaseException | None) -> int | None:
     return None
 
 
+@cache
 def _version() -> str:
     try:
         return version("zonal")

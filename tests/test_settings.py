@@ -253,6 +253,9 @@ def test_workers_make_no_sense_on_a_cluster_that_exists():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
+        ({"cache": "s3://bucket/c"}, "cache 's3://bucket/c': expected a folder of this machine"),
+        ({"attempts": 0}, "attempts 0: should be greater than 0"),
+        ({"verify": "thrice"}, "verify 'thrice': expected 'once' or 'twice'"),
         ({"max_land_km2": -1}, "max_land_km2 -1: should be greater than 0"),
         ({"max_land_km2": "inf"}, "max_land_km2 'inf': should be a finite number"),
         ({"workers": 0}, "workers 0: should be greater than 0"),

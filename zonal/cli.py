@@ -156,6 +156,7 @@ def plan(
     cluster: Cluster = None,
     workers: Workers = None,
     threads: Threads = None,
+    allow_missing: AllowMissing = None,
     output: Output = None,
     catalog: CatalogFile = None,
     mirror: Mirror = None,

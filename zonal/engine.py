@@ -162,7 +162,9 @@ def plan(
     with tempfile.TemporaryDirectory(prefix="zonal-plan-") as scratch:
         staged = inputs.stage(Folder(scratch), inputs.stage_key(), _telling(notify))
         for year in inputs.years:
-            made, opened, _ = plan_year(settings, inputs.raster, staged, year, headers=headers)
+            made, opened, missing = plan_year(settings, inputs.raster, staged, year, headers=headers)
+            for sentence in _lacking(missing):
+                notify(Event("warning", sentence))
             found[year] = costs(inputs.raster, staged, made, opened)
     return found
 
@@ -313,17 +315,20 @@ def _everywhere(folder: Folder) -> Folder:
 
 
 def _warnings(zones: dict[str, Any], missing: Sequence[str]) -> Iterator[str]:
-    if missing:
-        tiles = (
-            "1 tile that the index lists is"
-            if len(missing) == 1
-            else f"{len(missing):,} tiles that the index lists are"
-        )
-        yield f"{tiles} missing ({missing[0]}{', ...' if missing[1:] else ''}): left out"
+    yield from _lacking(missing)
     if zones["outside_tiles"]:
         yield f"{zones['outside_tiles']:,} zones lie outside every tile: their statistics are null"
     if zones["without_pixels"]:
         yield f"{zones['without_pixels']:,} zones have no valid pixel: their statistics are null"
+
+
+def _lacking(missing: Sequence[str]) -> Iterator[str]:
+    if missing:
+        one = len(missing) == 1
+        tiles = (
+            f"{len(missing):,} {'tile that the index lists is' if one else 'tiles that the index lists are'}"
+        )
+        yield f"{tiles} missing ({missing[0]}{'' if one else ', ...'}): left out"
 
 
 def _probe(runner: Runner, job: Job) -> None:

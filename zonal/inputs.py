@@ -195,7 +195,8 @@ def policy_of(settings: Settings) -> ReadPolicy:
     """How remote files are read."""
     cache = None
     if settings.cache is not None:
-        cache = Cache(absolute(settings.cache), int(settings.cache_gb * 1e9))
+        folder = Path(settings.cache).expanduser().absolute()
+        cache = Cache(str(folder), int(settings.cache_gb * 1e9))
     return ReadPolicy(
         attempts=settings.attempts,
         total=settings.patience,

@@ -107,17 +107,22 @@ def _values(
         for _, value in runner.run(wiring.graph, [*wiring.units, *wiring.parts], avoid):
             yield value
     except KilledError as error:
-        kind, number = error.key
-        what = f"part {number}"
-        if kind.startswith("unit"):
-            unit = plan.units[number]
-            chunks = ", ".join(map(str, unit.chunks))
-            what = f"unit {number} (tile {plan.tiles[unit.tile].path}, chunks {chunks})"
+        what = _named(error.key, plan)
         # Dask counts what waited on a worker, too.
         raise StoreError(
             f"{what}, or one that was beside it, ended {error.workers} workers, one after the other; "
             f"have they too little memory? {_KEPT}"
         ) from error
+
+
+def _named(key: Any, plan: Plan) -> str:
+    """Name a task of `wire` as the plan does."""
+    kind, number = key if isinstance(key, tuple) else (str(key), 0)
+    if kind.startswith("unit-"):
+        unit = plan.units[number]
+        chunks = ", ".join(map(str, unit.chunks))
+        return f"unit {number} (tile {plan.tiles[unit.tile].path}, chunks {chunks})"
+    return f"part {number}" if kind.startswith("part-") else f"task {kind}"
 
 
 class _Progress:

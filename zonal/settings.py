@@ -260,6 +260,13 @@ class Settings(BaseModel):
             raise ValueError(f"bbox: south {south} >= north {north}; the order is W S E N")
         return box
 
+    @field_validator("cache")
+    @classmethod
+    def _check_cache(cls, value: str | None) -> str | None:
+        if value is not None and "://" in value:
+            raise ValueError(f"cache {without_credentials(value)!r}: expected a folder of this machine")
+        return value
+
     @field_validator("raster", mode="before")
     @classmethod
     def _read_raster(cls, value: object) -> tuple[str, ...]:

@@ -44,6 +44,11 @@ def test_a_missing_tile_ends_the_run_by_name_and_says_what_can_be_done(
     assert not (tmp_path / "out").exists()
     with pytest.raises(InputError, match=tile.name):
         plan(settings(mirror, tmp_path / "out"), headers=True)
+    told: list[Event] = []
+    asked = settings(mirror, tmp_path / "out", allow_missing=True)
+    (costs,) = plan(asked, headers=True, notify=told.append).values()
+    assert costs.tiles == 1
+    assert any(tile.name in event.message for event in told if event.kind == "warning")
 
 
 def test_a_missing_tile_that_may_be_is_counted_and_its_ground_is_empty(

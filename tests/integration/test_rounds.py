@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import fsspec
 import pytest
@@ -15,6 +17,7 @@ from zonal.clusters import connect
 from zonal.engine import run
 from zonal.errors import InputError, StoreError
 from zonal.events import Event
+from zonal.rounds import _named
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -85,3 +88,21 @@ def test_a_worker_that_does_not_see_the_tiles_is_found_before_any_work(
             run(settings("memory://mirror-of-the-driver", tmp_path / "out"), runner=runner)
     finally:
         memory.rm("/mirror-of-the-driver", recursive=True)
+
+
+PLAN: Any = SimpleNamespace(
+    units=[SimpleNamespace(tile=0, chunks=(3, 4))], tiles=[SimpleNamespace(path="a/b.tiff")]
+)
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        (("unit-x", 0), "unit 0 (tile a/b.tiff, chunks 3, 4)"),
+        (("part-x", 7), "part 7"),
+        (("share-x", 2), "task share-x"),
+        ("job-x", "task job-x"),
+    ],
+)
+def test_a_task_that_no_worker_survives_is_named_whatever_it_is(key: Any, name: str) -> None:
+    assert _named(key, PLAN) == name

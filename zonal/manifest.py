@@ -88,7 +88,7 @@ def figures(
         "bytes": {
             "to_fetch": costs.bytes_to_fetch,
             "headers": headers,
-            "fetched": sum(unit.fetched for unit in units),
+            "fetched": sum(unit.fetched - unit.cached for unit in units),
             "staged_read": sum(unit.staged for unit in units),
             "cached": sum(unit.cached for unit in units),
         },

@@ -87,7 +87,7 @@ class UnitReport:
     ----------
     number, chunks : int
     fetched, staged : int
-        Bytes that its chunks took, and those read of the stage.
+        Bytes that its chunks took (each counted once, wherever it came from), and those read of the stage.
     retries, cached : int
         Requests that were sent again, and bytes that came from the cache.
     seconds : float

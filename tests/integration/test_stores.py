@@ -84,6 +84,18 @@ def test_a_plain_http_server_gives_the_same_bytes_as_the_folder(wisconsin: Run, 
     assert sent <= 1.05 * manifest["bytes"]["to_fetch"], "no byte of the tile travels twice"
 
 
+def test_a_second_run_takes_from_its_cache_what_the_first_one_fetched(wisconsin: Run, tmp_path: Path) -> None:
+    with http_server(wisconsin.mirror) as server:
+        first = run_here(server.url, tmp_path / "a", cache=str(tmp_path / "cache"))["bytes"]
+        server.asked.clear()
+        second = run_here(server.url, tmp_path / "b", cache=str(tmp_path / "cache"))["bytes"]
+        assert {method for method, *_ in server.asked} == {"HEAD"}, "sizes and versions are asked for anew"
+    assert (first["fetched"], first["cached"]) == (second["cached"], 0)
+    assert second["fetched"] == 0
+    for name in ("a", "b"):
+        assert (tmp_path / name / "stats.parquet").read_bytes() == wisconsin.path.read_bytes()
+
+
 def test_a_server_without_byte_ranges_is_refused_in_one_sentence(
     wisconsin: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

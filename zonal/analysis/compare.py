@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from zonal.analysis.rows import Rows, is_number
 from zonal.errors import InputError
 
 KINDS = ("mean", "std", "min", "max", "sum", "count")
@@ -30,25 +31,6 @@ EXAMPLES = 3
 """Ids named where rows are missing."""
 
 Floats = npt.NDArray[np.float64]
-
-
-class Rows(Protocol):
-    """A table: its name, its columns, and a way to read some of them."""
-
-    @property
-    def name(self) -> str:
-        """For messages."""
-
-    @property
-    def schema(self) -> pa.Schema:
-        """Columns and types."""
-
-    @property
-    def zone_id(self) -> str | None:
-        """Name of the id column, where the table says it."""
-
-    def read(self, columns: Sequence[str]) -> pa.Table:
-        """Read some columns of all rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +207,7 @@ def _comparable(a: Any, b: Any) -> tuple[Any, Any]:
     if pa.types.is_integer(a.type) and pa.types.is_integer(b.type):
         return tuple(ids.cast(pa.int64()).combine_chunks() for ids in (a, b))
     left, right = _text(a), _text(b)
-    if _is_number(a.type) or _is_number(b.type):
+    if is_number(a.type) or is_number(b.type):
         left, right = (pc.utf8_ltrim(ids, "0") for ids in (left, right))
     return left.combine_chunks(), right.combine_chunks()
 
@@ -256,12 +238,8 @@ def _check_unique(ids: Any, what: str) -> None:
 # ------------------------------------------------------------------ differences
 
 
-def _is_number(kind: Any) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
-
-
 def _number(schema: pa.Schema, name: str) -> bool:
-    return _is_number(schema.field(name).type)
+    return is_number(schema.field(name).type)
 
 
 def _by_kind(columns: Sequence[str]) -> dict[str, list[str]]:

@@ -1,0 +1,46 @@
+"""What the analysis asks of a table: its columns, and a way to read some of them.
+
+Knows Arrow's types; knows neither files nor clusters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+
+class Rows(Protocol):
+    """A table: its name, its columns, and ways to read some of them."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns and types."""
+
+    @property
+    def zone_id(self) -> str | None:
+        """Name of the id column, where the table says it."""
+
+    @property
+    def geo(self) -> dict[str, Any] | None:
+        """GeoParquet metadata, where there is a geometry."""
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+
+    def read(self, columns: Sequence[str]) -> pa.Table:
+        """Read some columns of all rows."""
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Read some columns, some rows at a time, in the same order."""
+
+
+def is_number(kind: pa.DataType) -> bool:
+    """Whether a type is a number."""
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))

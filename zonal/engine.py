@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
@@ -18,10 +18,11 @@ from typing import Any
 
 import geopandas as gpd
 
+from zonal.catalog import Catalog
 from zonal.clusters import Runner, Starting, place_of
 from zonal.credentials import without_credentials
 from zonal.errors import InputError, ZonalError, first_line
-from zonal.events import Event, Notify, quiet
+from zonal.events import Event, Notify, quiet, telling
 from zonal.fingerprint import digest, fingerprint
 from zonal.inputs import absolute, policy_of
 from zonal.io.folder import Folder
@@ -52,12 +53,15 @@ class Result:
         As written to manifest.json.
     fresh : bool
         False where the output was already complete and nothing was done.
+    files : mapping of str to tuple of str
+        Paths or URLs of what each further step made: `pca`, `evaluate`, `report`.
     """
 
     output: str
     table: str
     manifest: dict[str, Any] = field(repr=False)
     fresh: bool
+    files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def run(
@@ -68,7 +72,7 @@ def run(
     runner: Runner | None = None,
     frame: gpd.GeoDataFrame | None = None,
 ) -> list[Result]:
-    """Run a workflow.
+    """Make the table of a workflow: its first step.
 
     Parameters
     ----------
@@ -94,37 +98,30 @@ def run(
     """
     inputs = Request.of(settings, frame)
     years = inputs.years
-    base = (settings.output or default_output(settings)).rstrip("/") or "/"
-
-    policy = replace(policy_of(settings), twice=False, cache=None)  # what this run writes is its own
-
-    def folder(url: str) -> Folder:
-        return Folder(url, inputs.catalog.storage_options(url), policy)
-
-    outputs = {year: Output(folder(base if len(years) == 1 else f"{base}-{year}")) for year in years}
+    places = outputs(settings, inputs.catalog)
     key = inputs.stage_key()
     if not fresh:
-        done = [inputs.complete(year, output, key) for year, output in outputs.items()]
+        done = [inputs.complete(year, output, key) for year, output in places.items()]
         if all(done):
-            found = zip(outputs.values(), done, strict=True)
+            found = zip(places.values(), done, strict=True)
             return [_result(output, manifest, fresh=False) for output, manifest in found if manifest]
     results = []
     with ExitStack() as stack:
         if runner is None:  # its processes start while zones are staged
             runner = stack.enter_context(Starting(*place_of(settings)))
         # The years share one stage: beside their outputs, or inside the only one.
-        home = outputs[years[0]]
+        home = places[years[0]]
         if len(years) > 1:
-            home = Output(folder(f"{base}-stage"))
+            home = Output(_folder(settings, inputs.catalog, "-stage"))
         locks = {
-            url: stack.enter_context(output.locked(fresh=fresh, tell=_telling(notify)))
-            for url, output in {o.folder.url: o for o in (home, *outputs.values())}.items()
+            url: stack.enter_context(output.locked(fresh=fresh, tell=telling(notify)))
+            for url, output in {o.folder.url: o for o in (home, *places.values())}.items()
         }
         started = time.perf_counter()
-        staged = inputs.stage(home.folder.sub(WORK).sub(f"stage-{key[:16]}"), key, _telling(notify))
+        staged = inputs.stage(home.folder.sub(WORK).sub(f"stage-{key[:16]}"), key, telling(notify))
         _tell_zones(staged, notify)
         seconds = {"staging": time.perf_counter() - started}
-        for year, output in outputs.items():
+        for year, output in places.items():
             one = _Run(inputs, year, output, locks[output.folder.url], staged, notify, dict(seconds))
             result = one.prepare(fresh=fresh)
             if result is None:
@@ -160,12 +157,42 @@ def plan(
     inputs = Request.of(settings, frame)
     found: dict[int | None, Costs] = {}
     with tempfile.TemporaryDirectory(prefix="zonal-plan-") as scratch:
-        staged = inputs.stage(Folder(scratch), inputs.stage_key(), _telling(notify))
+        staged = inputs.stage(Folder(scratch), inputs.stage_key(), telling(notify))
         for year in inputs.years:
             made, opened, missing = plan_year(settings, inputs.raster, staged, year, headers=headers)
             for sentence in _lacking(missing):
                 notify(Event("warning", sentence))
             found[year] = costs(inputs.raster, staged, made, opened)
+    return found
+
+
+def outputs(settings: Settings, catalog: Catalog) -> dict[int | None, Output]:
+    """Where the table of each year goes."""
+    years = settings.year or (None,)
+    return {year: Output(_folder(settings, catalog, f"-{year}" if len(years) > 1 else "")) for year in years}
+
+
+def _folder(settings: Settings, catalog: Catalog, end: str) -> Folder:
+    url = ((settings.output or default_output(settings)).rstrip("/") or "/") + end
+    policy = replace(policy_of(settings), twice=False, cache=None)  # what a run writes is its own
+    return Folder(url, catalog.storage_options(url), policy)
+
+
+def finished(settings: Settings) -> list[Result]:
+    """Return the finished tables in a workflow's outputs, whatever they were made from.
+
+    Raises
+    ------
+    InputError
+        If an output holds none.
+    """
+    catalog = Catalog.load(settings.catalog, settings.mirror, settings.storage_options)
+    found = []
+    for output in outputs(settings, catalog).values():
+        manifest = output.manifest()
+        if manifest is None:
+            raise InputError(f"{output.folder.shown()}: no finished table here; the step 'stats' makes it")
+        found.append(_result(output, manifest, fresh=False))
     return found
 
 
@@ -179,10 +206,6 @@ def default_output(settings: Settings) -> str:
             words.append(PurePosixPath(without_credentials(first).split("?")[0]).stem)
     words += [str(year) for year in settings.year] if len(settings.year) == 1 else []
     return "./zonal-out/" + "-".join(words)
-
-
-def _telling(notify: Notify) -> Callable[[str], None]:
-    return lambda text: notify(Event("info", text))
 
 
 def _tell_zones(staged: Stage, notify: Notify) -> None:

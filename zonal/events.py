@@ -24,3 +24,8 @@ Notify = Callable[[Event], None]
 
 def quiet(_: Event) -> None:
     """Show nothing."""
+
+
+def telling(notify: Notify) -> Callable[[str], None]:
+    """Tell sentences as events."""
+    return lambda text: notify(Event("info", text))

@@ -31,13 +31,20 @@ DATASET = "stats"
 WORK = ".work"
 RUN = f"{WORK}/run.json"
 
+STEPS_MADE = "steps.json"
+"""What the steps after the table made, and from what."""
+
 _PART = re.compile(rf"{DATASET}/state=\w+/part-\d{{5,}}\.parquet")
-_PLACES = ("", f"{WORK}/**/", f"{DATASET}/*/")
+_FINDING = re.compile(
+    r"pca(/state=\w+)?\.(tif|png|json)|evaluation\.(json|md)|report\.html|stats\.qml|steps\.json"
+)
+_PLACES = ("", f"{WORK}/**/", f"{DATASET}/*/", "pca/")
 
 
 def _is_ours(name: str) -> bool:
     """Whether a file, by its path in the output, is one that a run writes."""
-    return name in (TABLE, MANIFEST) or name.startswith(f"{WORK}/") or bool(_PART.fullmatch(name))
+    known = name in (TABLE, MANIFEST) or name.startswith(f"{WORK}/")
+    return known or bool(_PART.fullmatch(name) or _FINDING.fullmatch(name))
 
 
 @dataclass(frozen=True)
@@ -204,6 +211,7 @@ class Output:
         lock.confirm()
         try:
             folder.remove(MANIFEST)  # from here until it is there again, nothing is published
+            self._clear_findings()
             self._clear_dataset()
             if manifest["files"] == [TABLE]:
                 folder.move(f"{work}/{TABLE}", TABLE)
@@ -223,6 +231,16 @@ class Output:
             raise
         folder.remove(RUN)  # first: without it, whatever else is left is rubbish
         self._clear_work()
+
+    def _clear_findings(self) -> None:
+        """Remove what was made of an older table."""
+        made = self.folder.read_json(STEPS_MADE)
+        for entry in (made or {}).values():
+            for name in entry["files"]:
+                if _FINDING.fullmatch(name):
+                    self.folder.remove(name)
+        self.folder.remove(STEPS_MADE)
+        self.folder.prune("pca")
 
     def _clear_dataset(self) -> None:
         """Remove the parts of an older dataset, and nothing that zonal did not write."""

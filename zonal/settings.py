@@ -26,10 +26,14 @@ from pydantic import (
 from zonal import states
 from zonal.credentials import redacted, scrub_urls, without_credentials
 from zonal.errors import UsageError
+from zonal.findings import EvaluationSettings, MapSettings, Step
 from zonal.yamlfile import did_you_mean, shown, validation_sentence
 
 Stat = Literal["mean", "std", "min", "max", "sum", "count"]
 """A statistic of a zone and a band."""
+
+STEPS: tuple[Step, ...] = get_args(Step)
+"""Steps of a run, in their order."""
 
 _HOST_PORT = re.compile(r"[^\s/:@,]+:\d{1,5}")
 _PLACE = re.compile(r"(tcp|tls)://[^\s/:@]+:\d{1,5}|(tcp|tls)://\[[0-9a-fA-F:.%]+\]:\d{1,5}")
@@ -56,6 +60,18 @@ def _paths(value: object, name: str) -> list[str]:
         if not isinstance(item, str | os.PathLike) or not str(item).strip():
             raise ValueError(f"{name} {shown(item)}: expected a name, a path or a URL")
     return [os.fspath(item) for item in items]
+
+
+def _choices(value: object, name: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    """One or more of some known words, each once."""
+    words = [word.lower() for word in _words(value, name)]
+    for word in words:
+        if word not in known:
+            near = did_you_mean(word, known)
+            raise ValueError(f"{name} {word!r}: expected some of {', '.join(known)}{near}")
+    if not words:
+        raise ValueError(f"{name}: expected at least one of {', '.join(known)}")
+    return tuple(dict.fromkeys(words))
 
 
 def _unbool(value: object) -> object:
@@ -159,6 +175,12 @@ class Settings(BaseModel):
         The most that the cache may hold, GB.
     part_zones, part_chunks, unit_chunks : int
         Grain of the plan: zones and chunks of a part, chunks of a unit.
+    steps : tuple of str
+        Which steps to take, in their order; what a step needs of those left out must be there already.
+    pca : MapSettings
+        How the table becomes a map.
+    evaluate : EvaluationSettings
+        What is predicted from its features.
 
     Raises
     ------
@@ -198,6 +220,9 @@ class Settings(BaseModel):
     part_zones: _Count = 10_000
     part_chunks: _Count = 64
     unit_chunks: _Count = 8
+    steps: tuple[Step, ...] = STEPS
+    pca: MapSettings = MapSettings()
+    evaluate: EvaluationSettings = EvaluationSettings()
 
     @field_validator("state", mode="before")
     @classmethod
@@ -288,16 +313,13 @@ class Settings(BaseModel):
     @field_validator("stats", mode="before")
     @classmethod
     def _read_stats(cls, value: object) -> tuple[str, ...]:
-        words = [word.lower() for word in _words(value, "stats")]
-        known = get_args(Stat)
-        for word in words:
-            if word not in known:
-                raise ValueError(
-                    f"stats {word!r}: expected some of {', '.join(known)}{did_you_mean(word, known)}"
-                )
-        if not words:
-            raise ValueError(f"stats: expected at least one of {', '.join(known)}")
-        return tuple(dict.fromkeys(words))
+        return _choices(value, "stats", get_args(Stat))
+
+    @field_validator("steps", mode="before")
+    @classmethod
+    def _read_steps(cls, value: object) -> tuple[str, ...]:
+        words = _choices(value, "steps", STEPS)
+        return tuple(step for step in STEPS if step in words)
 
     @field_validator("cluster")
     @classmethod
@@ -347,6 +369,8 @@ class Settings(BaseModel):
             if isinstance(value, str):
                 values[name] = without_credentials(value)
         values["raster"] = [without_credentials(name) for name in self.raster]
+        if self.evaluate.attributes is not None:
+            values["evaluate"]["attributes"] = without_credentials(self.evaluate.attributes)
         values["storage_options"] = redacted(self.storage_options)
         return {name: values[name] for name in type(self).model_fields}
 
@@ -374,5 +398,7 @@ def settings_error(exc: ValidationError, where: str | None = None) -> UsageError
         What the settings come from, ``"workflow x.yaml"``; put in front.
     """
     # Whatever place was written, under whichever key: a user and password in it are not repeated.
-    sentence = scrub_urls(validation_sentence(exc, Settings.model_fields, "key" if where else "setting"))
+    inside = {"pca": MapSettings.model_fields, "evaluate": EvaluationSettings.model_fields}
+    thing = "key" if where else "setting"
+    sentence = scrub_urls(validation_sentence(exc, Settings.model_fields, thing, inside))
     return UsageError(f"{where}: {sentence}" if where else sentence)

@@ -17,7 +17,7 @@ from zonal.errors import InputError
 from zonal.io.finished import MANIFEST
 from zonal.io.folder import Entry, Folder
 from zonal.io.lock import Holder
-from zonal.output import WORK, Output
+from zonal.output import STEPS_MADE, WORK, Output
 from zonal.units import human
 
 _SHOWN = ("state", "county", "bbox", "year", "zones", "raster", "coverage", "stats")
@@ -45,6 +45,8 @@ class Status:
     table : str or None
         The finished table: it may be there while a run is under way to replace it.
     table_zones, table_bytes : int or None
+    findings : list of str
+        Files that further steps made of it.
     next : str
         What to do.
     """
@@ -60,6 +62,7 @@ class Status:
     table: str | None
     table_zones: int | None
     table_bytes: int | None
+    findings: list[str]
     next: str
 
     def as_json(self) -> str:
@@ -77,7 +80,7 @@ class Status:
             stays = "" if self.state == "finished" else "; it stays until the new one replaces it"
             size = f", {human(self.table_bytes)}" if self.table_bytes is not None else ""
             lines.append(("table", f"{self.table}, {self.table_zones or 0:,} zones{size}{stays}"))
-        lines.append(("next", self.next))
+        lines += [("findings", ", ".join(self.findings)), ("next", self.next)]
         shown = [(name, value) for name, value in lines if value]
         wide = max(len(name) for name, _ in shown)
         return "\n".join(f"{name:<{wide}}  {value}" for name, value in shown)
@@ -114,8 +117,14 @@ def status_of(folder: Folder) -> Status:
         table=scrub_urls(folder.shown(manifest.get("table", ""))) if manifest else None,
         table_zones=manifest.get("zones", {}).get("kept") if manifest else None,
         table_bytes=_bytes(folder, manifest.get("files", [])) if manifest else None,
+        findings=_findings(folder) if manifest else [],
         next=_next(under_way, alive, holder),
     )
+
+
+def _findings(folder: Folder) -> list[str]:
+    made = folder.read_json(STEPS_MADE) or {}
+    return [name for entry in made.values() for name in entry["files"]]
 
 
 def _next(under_way: bool, alive: bool, holder: Holder | None) -> str:

@@ -16,6 +16,9 @@ from zonal.errors import InputError, UsageError
 from zonal.settings import Settings, settings_error
 from zonal.yamlfile import did_you_mean, read_mapping
 
+SECTIONS = ("pca", "evaluate")
+"""Settings that are mappings of settings."""
+
 
 def bundled(name: str) -> Path:
     """Return where a bundled file lies, in an installed wheel or in a checkout.
@@ -57,12 +60,14 @@ def _workflow_file(workflow: str) -> Path:
 
 
 def _spelt(values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Keys with ``_`` for ``-``; what is null counts as not given."""
+    """Keys with ``_`` for ``-``, in sections too; what is null counts as not given."""
     spelt: dict[str, Any] = {}
     for key, value in values.items():
         name = key if key in Settings.model_fields else key.replace("-", "_")
         if name in spelt:
             raise UsageError(f"{where}: the key {name!r} comes twice")
+        if name in SECTIONS and isinstance(value, dict):
+            value = {str(inner).replace("-", "_"): item for inner, item in value.items() if item is not None}
         if value is not None or name not in Settings.model_fields:
             spelt[name] = value
     return spelt

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,12 @@ def did_you_mean(word: str, names: Iterable[str]) -> str:
     return f"; did you mean {spelt[close[0]]!r}?" if close else ""
 
 
-def validation_sentence(exc: ValidationError, names: Iterable[str], thing: str = "key") -> str:
+def validation_sentence(
+    exc: ValidationError,
+    names: Iterable[str],
+    thing: str = "key",
+    inside: Mapping[str, Iterable[str]] | None = None,
+) -> str:
     """Say in one sentence what pydantic found first.
 
     Parameters
@@ -57,10 +62,14 @@ def validation_sentence(exc: ValidationError, names: Iterable[str], thing: str =
         The valid keys, to offer the nearest one.
     thing : str
         What a key is called: ``"key"`` in a file, ``"setting"`` elsewhere.
+    inside : mapping, optional
+        For keys that are mappings themselves, the valid keys in them.
     """
     error = exc.errors(include_url=False)[0]
     # An optional or tagged field adds steps to the path that the user never wrote.
     key = str(error["loc"][0]) if error["loc"] else ""
+    if inside and key in inside and len(error["loc"]) > 1:
+        key, names = str(error["loc"][1]), inside[key]
     message = error["msg"].removeprefix("Value error, ")
     if len(message) > _LONG_MESSAGE:  # it quotes what somebody wrote
         message = f"{message[: _LONG_MESSAGE // 2]} ... {message[-_LONG_MESSAGE // 2 :]}"

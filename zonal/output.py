@@ -218,6 +218,7 @@ class Output:
             else:
                 folder.remove(TABLE)
                 for name in manifest["files"]:
+                    lock.check()
                     folder.copy(f"{work}/{name.rsplit('/', 1)[-1]}", name)
             lock.check()
             folder.move(f"{work}/{MANIFEST}", MANIFEST)
@@ -225,10 +226,14 @@ class Output:
             raise
         except BaseException:
             with suppress(ZonalError):
-                for name in (MANIFEST, TABLE):
-                    folder.remove(name)
-                self._clear_dataset()
+                lock.confirm()
+            if lock.lost is None:  # else it may have failed because another run published here
+                with suppress(ZonalError):
+                    for name in (MANIFEST, TABLE):
+                        folder.remove(name)
+                    self._clear_dataset()
             raise
+        lock.check()  # of another's work, nothing is removed
         folder.remove(RUN)  # first: without it, whatever else is left is rubbish
         self._clear_work()
 

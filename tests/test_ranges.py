@@ -461,6 +461,15 @@ def test_bytes_that_the_cache_holds_are_not_asked_for_again(server: Any, tmp_pat
     assert gets(server) - before == 5 + 10, "of another version; or read once, where twice is asked for"
 
 
+def test_a_query_that_names_the_file_tells_it_from_another_in_the_cache(server: Any, tmp_path: Path) -> None:
+    policy = replace(QUICK, cache=Cache(str(tmp_path / "cache"), 10**8))
+    one, other = (Blob(f"{server.url}?file={name}", None, policy) for name in "ab")
+    assert one.stat() == other.stat(), "as those of files made in one second may be"
+    one.read([(0, 100)])
+    other.read([(0, 100)])
+    assert other.counters.cached == 0
+
+
 def test_bytes_that_were_of_no_use_are_not_taken_from_the_cache_again(server: Any, tmp_path: Path) -> None:
     def fault(handler: Handler, nth: int, wanted: Any) -> bool:
         if wanted is not None and nth == 1:

@@ -347,8 +347,8 @@ class Blob:
 
     @property
     def _cached_name(self) -> str:
-        """What was read once is not good enough for a run that reads twice."""
-        return f"{'twice ' if self._policy.twice else ''}{self.name}"
+        """What was read once is not good enough for a run that reads twice; a query may name the file."""
+        return f"{'twice ' if self._policy.twice else ''}{self.name} {self.path}"
 
     def _ask_store(self, requests: list[Merged]) -> list[bytes | Exception]:
         if hasattr(self._fs, "call_s3"):

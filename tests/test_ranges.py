@@ -470,6 +470,26 @@ def test_a_query_that_names_the_file_tells_it_from_another_in_the_cache(server: 
     assert other.counters.cached == 0
 
 
+def test_bytes_of_a_file_that_was_replaced_meanwhile_are_not_kept_as_the_older_one(
+    server: Any, tmp_path: Path
+) -> None:
+    policy = replace(QUICK, cache=Cache(str(tmp_path / "cache"), 10**8))
+    planned = Blob(server.url, None, policy).stat()
+
+    def replaced(handler: Handler, nth: int, wanted: tuple[int, int] | None) -> bool:
+        if wanted is None:
+            handler.send(200, DATA, ETag='"v2"')
+        else:
+            handler.send(206, bytes(100), Content_Range=f"bytes 0-99/{len(DATA)}")
+        return True
+
+    server.fault = replaced
+    assert Blob(server.url, None, policy, planned).read([(0, 100)]) == [bytes(100)]
+    server.fault = lambda *_: False  # the older one is put back
+    again = Blob(server.url, None, policy, planned)
+    assert again.read([(0, 100)]) == [DATA[:100]]
+
+
 def test_bytes_that_were_of_no_use_are_not_taken_from_the_cache_again(server: Any, tmp_path: Path) -> None:
     def fault(handler: Handler, nth: int, wanted: Any) -> bool:
         if wanted is not None and nth == 1:

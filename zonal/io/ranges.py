@@ -325,9 +325,7 @@ class Blob:
                     answers[at] = OSError("two reads of it gave different bytes")
                 elif isinstance(again, Exception):
                     answers[at] = again
-        for request, answer in zip(todo, answers, strict=True):
-            if isinstance(answer, bytes):
-                self._keep(request, answer)
+        self._keep(todo, answers)
         coming = iter(answers)
         return [next(coming) if data is None else data for data in kept]
 
@@ -341,9 +339,15 @@ class Blob:
             self._count(cached=len(data))
         return data
 
-    def _keep(self, request: Merged, data: bytes) -> None:
-        if self._policy.cache is not None and self._stat is not None:
-            self._policy.cache.put(self._cached_name, self._stat, request.start, data)
+    def _keep(self, requests: list[Merged], answers: list[bytes | Exception]) -> None:
+        cache, stat = self._policy.cache, self._stat
+        came = [(r, data) for r, data in zip(requests, answers, strict=True) if isinstance(data, bytes)]
+        if cache is None or stat is None or not came:
+            return
+        # A range does not say what it is of: if the file was replaced, the older one must not have it.
+        if self._ask_stat() == stat:
+            for request, data in came:
+                cache.put(self._cached_name, stat, request.start, data)
 
     @property
     def _cached_name(self) -> str:

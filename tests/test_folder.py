@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -157,6 +159,28 @@ def test_a_disk_without_links_still_gives_a_file_to_the_first_only(
     assert folder.claim("lock", b"first")
     assert not folder.claim("lock", b"second")
     assert (folder.read("lock"), folder.names()) == (b"first", ["lock"])
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_claim_that_finds_no_room_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, links: bool
+) -> None:
+    def link(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr(Path, "hardlink_to", link)
+    folder = Folder(str(tmp_path / "out"))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+    try:
+        with pytest.raises(InputError, match="File too large"):
+            folder.claim("lock", b"more than there is room for")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert folder.names() == []
 
 
 class _Plain(MemoryFileSystem):  # type: ignore[misc]

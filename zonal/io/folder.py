@@ -217,18 +217,9 @@ class Folder:
                 make(final.parent)
                 try:
                     draft.write_bytes(data)
-                    final.hardlink_to(draft)
-                except FileExistsError:
-                    return False
-                except OSError:  # a file system without links: somebody may read half of it
-                    try:
-                        with final.open("xb") as file:
-                            file.write(data)
-                    except FileExistsError:
-                        return False
+                    return _linked(draft, final)
                 finally:
                     draft.unlink(missing_ok=True)
-            return True
 
         def put() -> bool:
             try:
@@ -375,6 +366,26 @@ class Folder:
         for secret in secrets(self.options):
             text = text.replace(secret, "***")
         return text
+
+
+def _linked(draft: Path, final: Path) -> bool:
+    """Give a finished draft its name, if there is no such file."""
+    try:
+        final.hardlink_to(draft)
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without links: somebody may read half of it
+        try:
+            file = final.open("xb")
+        except FileExistsError:
+            return False
+        try:
+            with file:
+                file.write(draft.read_bytes())
+        except BaseException:
+            final.unlink(missing_ok=True)
+            raise
+    return True
 
 
 def _protocols(fs: Any) -> tuple[str, ...]:

@@ -9,9 +9,11 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
+from botocore.exceptions import ClientError
 from fsspec.implementations.memory import MemoryFileSystem
 
 from zonal.errors import InputError, StoreError
@@ -181,6 +183,27 @@ def test_a_claim_that_finds_no_room_leaves_no_file(
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
     assert folder.names() == []
+
+
+class _Racing(MemoryFileSystem):  # type: ignore[misc]
+    """A store that says in its own way that another was faster."""
+
+    protocol = "racing"
+    status = 0
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: Any) -> None:
+        super().pipe_file(path, b"theirs")
+        cause = ClientError({"Error": {}, "ResponseMetadata": {"HTTPStatusCode": self.status}}, "PutObject")
+        raise OSError(errno.EINVAL, "another was faster") from cause
+
+
+@pytest.mark.parametrize("status", [409, 412])
+def test_who_is_refused_because_another_claims_at_the_same_time_was_not_the_first(
+    monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    fsspec.register_implementation("racing", _Racing, clobber=True)
+    monkeypatch.setattr(_Racing, "status", status)
+    assert not Folder("racing://claims/out").claim("lock", b"ours")
 
 
 class _Plain(MemoryFileSystem):  # type: ignore[misc]

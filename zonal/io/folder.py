@@ -221,15 +221,21 @@ class Folder:
                 finally:
                     draft.unlink(missing_ok=True)
 
+        def is_ours() -> bool:
+            return self.exists(name) and self.read(name) == data
+
         def put() -> bool:
             try:
                 self.filesystem.pipe_file(self.path(name), data, mode="create")
             except FileExistsError:  # it may be ours: the answer was lost, and the request repeated
-                return self.exists(name) and self.read(name) == data
+                return is_ours()
             except (TypeError, ValueError, NotImplementedError):  # a client that does not know the mode
                 self.write(name, data)
             except Exception as error:
-                if not clients.explain(error).startswith(("HTTP 400", "HTTP 501")):
+                said = clients.explain(error)
+                if said.startswith(("HTTP 409", "HTTP 412")):  # a conflict, or in MinIO's words
+                    return is_ours()
+                if not said.startswith(("HTTP 400", "HTTP 501")):
                     raise
                 self.write(name, data)  # a server that does not know the condition
             return True

@@ -87,7 +87,7 @@ def gather(
             if isinstance(value, UnitFailure):
                 failures.append(value)
                 in_a_row += 1
-                if in_a_row >= ENOUGH * runner.threads:  # workers may have come or gone
+                if in_a_row >= ENOUGH * max(runner.threads, 1):  # workers may have come, or all gone
                     raise _ended(failures)
             elif value is not None:
                 in_a_row = 0

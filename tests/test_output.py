@@ -95,3 +95,22 @@ def test_a_run_whose_publishing_failed_withdraws_its_own(
     with pytest.raises(StoreError):
         output.commit({"fingerprint": "mine", "files": [TABLE]}, parts, lock)
     assert output.folder.names() == [WORK]
+
+
+def test_a_run_that_ends_this_very_moment_is_not_taken_for_a_table_of_another_program(
+    output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, exists = output.folder, Folder.exists
+    folder.write_json(RUN, {"fingerprint": "mine"})
+    folder.write(TABLE, b"table")
+
+    def ends_meanwhile(self: Folder, name: str = "") -> bool:
+        found = exists(self, name)
+        if not exists(folder, MANIFEST):
+            folder.write_json(MANIFEST, {"fingerprint": "mine", "files": [TABLE]})
+            folder.remove(RUN)
+        return found
+
+    monkeypatch.setattr(Folder, "exists", ends_meanwhile)
+    with output.locked(fresh=False):
+        assert output.published()

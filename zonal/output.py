@@ -70,7 +70,8 @@ class Output:
             If another run holds it.
         """
         folder = self.folder
-        if not fresh and not folder.exists(MANIFEST) and not folder.exists(RUN):
+        # In this order: a run that ends meanwhile has its manifest before its mark goes.
+        if not fresh and not folder.exists(RUN) and not folder.exists(MANIFEST):
             for name in (TABLE, DATASET):
                 if folder.exists(name):
                     raise OtherRunError(

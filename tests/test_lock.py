@@ -332,3 +332,23 @@ def test_a_store_that_is_away_for_a_while_ends_nothing_and_for_three_beats_stops
             lock.check()
         _Away.away = False
         lock.check()  # asks again: it is still ours
+
+
+class _Slow(MemoryFileSystem):  # type: ignore[misc]
+    """A store that may take its time to answer."""
+
+    protocol = "slow"
+    seconds = 0.0
+
+    def cat_file(self, *words: Any, **more: Any) -> Any:
+        time.sleep(_Slow.seconds)
+        return super().cat_file(*words, **more)
+
+
+def test_a_store_that_answers_within_three_beats_ends_nothing_that_waits_for_it() -> None:
+    fsspec.register_implementation("slow", _Slow, clobber=True)
+    with locked(Folder("slow://here/out"), beat=0.5) as lock:
+        _Slow.seconds = 0.9
+        time.sleep(0.55)  # the thread is asking now
+        _Slow.seconds = 0.0
+        lock.confirm()

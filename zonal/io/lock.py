@@ -229,7 +229,8 @@ class Lock:
         ZonalError
             If the store cannot be read or written.
         """
-        if not self._writing.acquire(timeout=self.beat):
+        left = MISSED * self.beat - (time.monotonic() - self._seen)
+        if not self._writing.acquire(timeout=max(self.beat, left)):
             raise LockedError(
                 f"{self.folder.shown()}: its lock could not be confirmed for "
                 f"{time.monotonic() - self._seen:.0f} s, so another run may have it; nothing more is written"

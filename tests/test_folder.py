@@ -80,6 +80,16 @@ def test_copies_and_removals_take_whole_folders(folder: Folder) -> None:
     assert folder.names() == ["final"]
 
 
+def test_a_removal_takes_names_as_they_are_and_not_as_patterns(folder: Folder) -> None:
+    mine, others = folder.sub("run[1]*"), folder.sub("run1")
+    for each in (mine, others):
+        each.write("work/part", b"")
+        each.write("table", b"")
+    mine.remove("table")
+    mine.remove("work")
+    assert (mine.names(), others.names()) == ([], ["table", "work"])
+
+
 def test_a_folder_that_is_not_of_zonal_is_said_to_be_none(folder: Folder) -> None:
     folder.write("manifest.json", b"not json")
     with pytest.raises(InputError, match=r"manifest.json is not JSON .*; is it a folder of zonal\?"):

@@ -7,6 +7,7 @@ under its name complete or not at all.
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import re
 import shutil
@@ -282,8 +283,9 @@ class Folder:
                 with writable(self.shown()):
                     path.unlink(missing_ok=True)
             return
+        literal = glob.escape(self.path(name))  # clients take `[1]` or `*` in it for a pattern
         with contextlib.suppress(FileNotFoundError):
-            self._done("remove from", lambda: self.filesystem.rm(self.path(name), recursive=True))
+            self._done("remove from", lambda: self.filesystem.rm(literal, recursive=True))
         self.filesystem.invalidate_cache(self.path())
 
     def prune(self, name: str) -> None:

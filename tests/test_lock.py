@@ -352,3 +352,22 @@ def test_a_store_that_answers_within_three_beats_ends_nothing_that_waits_for_it(
         time.sleep(0.55)  # the thread is asking now
         _Slow.seconds = 0.0
         lock.confirm()
+
+
+@pytest.mark.parametrize("error", [InputError("no answer"), KeyboardInterrupt()])
+def test_a_lock_that_was_taken_in_vain_is_free_again(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    of = Holder.of
+
+    def fails_once(place: Folder) -> Holder | None:
+        if place.exists(LOCK):
+            monkeypatch.undo()
+            raise error
+        return of(place)
+
+    monkeypatch.setattr(Holder, "of", fails_once)
+    with pytest.raises(type(error)), locked(folder):
+        pass
+    with locked(folder):
+        pass

@@ -295,8 +295,8 @@ def locked(
         If another holds it.
     """
     lock = Lock(folder, beat or float(os.environ.get("ZONAL_BEAT", BEAT)))
-    lock.take(tell)
     try:
+        lock.take(tell)
         yield lock
     except BaseException:
         with contextlib.suppress(ZonalError):  # what ended the work matters more

@@ -105,6 +105,16 @@ def test_an_output_below_a_file_cannot_be_written(tmp_path: Path) -> None:
         Folder(str(tmp_path / "file" / "out")).write("a", b"")
 
 
+@pytest.mark.parametrize("act", [lambda folder: folder.read("a"), lambda folder: folder.write("a", b"")])
+@pytest.mark.parametrize("name", ["x" * 300, "loop"])
+def test_a_name_that_no_disk_takes_is_not_worth_another_try(
+    tmp_path: Path, name: str, act: Callable[[Folder], Any]
+) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(InputError, match=r"(?i)name too long|symbolic links|file exists"):
+        act(Folder(str(tmp_path / name)))
+
+
 def test_options_never_show(tmp_path: Path) -> None:
     assert "secret" not in repr(Folder("s3://bucket/out", {"key": "me", "secret": "s3cr3t-secret"}))
 

@@ -7,6 +7,8 @@ retries nothing. Keeps credentials out of every text it makes.
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -169,6 +171,8 @@ def permanent(error: Exception, *, local: bool) -> str:
         return "not a file"
     if local and isinstance(cause, PermissionError):
         return "permission denied"
+    if local and isinstance(cause, OSError) and cause.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+        return os.strerror(cause.errno).lower()
     if type(cause).__name__ in ("NoCredentialsError", "PartialCredentialsError"):
         return (
             "no credentials found; set them in the environment, or `anon: true` in the storage options "

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from zonal.errors import InputError, StoreError
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+_REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.ENAMETOOLONG, errno.ELOOP}
 _AWAY = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOTCONN}
 
 
@@ -62,7 +62,7 @@ def writable(folder: str) -> Iterator[None]:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise InputError(f"cannot write to {folder}: {reason}") from error
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in _REFUSED:
             raise InputError(f"cannot write to {folder}: {os.strerror(error.errno)}") from error
         if error.errno in _AWAY:  # a network's disk
             raise StoreError(

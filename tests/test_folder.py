@@ -16,6 +16,7 @@ import pytest
 from botocore.exceptions import ClientError
 from fsspec.implementations.memory import MemoryFileSystem
 
+import zonal.io.folder
 from zonal.errors import InputError, StoreError
 from zonal.io.folder import Folder
 
@@ -181,6 +182,21 @@ def test_a_disk_without_links_still_gives_a_file_to_the_first_only(
     assert folder.claim("lock", b"first")
     assert not folder.claim("lock", b"second")
     assert (folder.read("lock"), folder.names()) == (b"first", ["lock"])
+
+
+def test_a_claim_does_not_mind_a_run_that_ends_and_takes_its_empty_folder_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, make = Folder(str(tmp_path / "out" / ".work")), zonal.io.folder.make
+
+    def pruned(path: Path) -> None:
+        make(path)
+        Folder(str(tmp_path / "out")).prune(".work")
+        monkeypatch.undo()
+
+    monkeypatch.setattr(zonal.io.folder, "make", pruned)
+    assert folder.claim("lock", b"first")
+    assert folder.read("lock") == b"first"
 
 
 @pytest.mark.parametrize("links", [True, False])

@@ -215,12 +215,17 @@ class Folder:
             final = Path(self.path(name))
             draft = draft_of(final)
             with writable(self.shown()):
-                make(final.parent)
                 try:
-                    draft.write_bytes(data)
+                    try:
+                        make(final.parent)
+                        draft.write_bytes(data)
+                    except FileNotFoundError:  # a run that ended took the folder along, for it was empty
+                        make(final.parent)
+                        draft.write_bytes(data)
                     return _linked(draft, final)
                 finally:
-                    draft.unlink(missing_ok=True)
+                    with contextlib.suppress(NotADirectoryError):
+                        draft.unlink(missing_ok=True)
 
         def is_ours() -> bool:
             return self.exists(name) and self.read(name) == data

@@ -8,8 +8,9 @@ costs that column.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,9 +30,14 @@ CSV = (".csv", ".csv.gz", ".tsv")
 BATCH = 10_000
 """Rows of a batch."""
 
+_STATE = re.compile(r"/state=(\w+)/[^/]+$")
+
 
 class _Piece(Protocol):
     """One file of a table."""
+
+    @property
+    def state(self) -> str | None: ...
 
     @property
     def rows(self) -> int: ...
@@ -62,6 +68,8 @@ class FinishedTable:
         Name of the id column, where the file's metadata or a manifest say it.
     geo : dict or None
         GeoParquet metadata.
+    about : dict or None
+        What zonal wrote of the table into its (first) file: year, sources, citations, ...
     """
 
     name: str
@@ -70,6 +78,7 @@ class FinishedTable:
     schema: pa.Schema
     zone_id: str | None
     geo: dict[str, Any] | None
+    about: dict[str, Any] | None = field(repr=False)
     _pieces: tuple[_Piece, ...] = field(repr=False)
 
     @property
@@ -88,6 +97,13 @@ class FinishedTable:
         for piece in self._pieces:
             for table in piece.batches(columns):
                 yield from _fitted(table, schema).combine_chunks().to_batches()
+
+    def by_state(self) -> dict[str | None, FinishedTable]:
+        """Take a dataset apart by the folders ``state=XX`` of its files; another table is one, under None."""
+        found: dict[str | None, list[_Piece]] = {}
+        for piece in self._pieces:
+            found.setdefault(piece.state, []).append(piece)
+        return {state: replace(self, _pieces=tuple(pieces)) for state, pieces in found.items()}
 
 
 def load_table(place: str, options: Mapping[str, Any] | None = None) -> FinishedTable:
@@ -113,7 +129,7 @@ def load_table(place: str, options: Mapping[str, Any] | None = None) -> Finished
         raise InputError(f"{name}: no such file or folder")
     if lower.endswith(CSV) and not (local and Path(place).is_dir()):
         piece = _CsvPiece.open(place, options, "\t" if lower.endswith(".tsv") else ",")
-        return FinishedTable(name, place, local, piece.schema, None, None, (piece,))
+        return FinishedTable(name, place, local, piece.schema, None, None, None, (piece,))
     if (local and Path(place).is_file()) or (not local and lower.endswith(PARQUET)):
         return _of_parquet(name, place, [Blob(place, options)], local)
     folder = Folder(place.rstrip("/"), options or {})
@@ -155,7 +171,7 @@ def _of_parquet(name: str, place: str, blobs: Sequence[Blob], local: bool) -> Fi
         geo = _joint(geo, [_json(schema, b"geo") for schema in schemas])
     zone_id = (about or {}).get("zone_id")
     known = zone_id if isinstance(zone_id, str) and zone_id in schema.names else None
-    return FinishedTable(name, place, local, schema, known, geo, pieces)
+    return FinishedTable(name, place, local, schema, known, geo, about, pieces)
 
 
 def _json(schema: pa.Schema, key: bytes) -> dict[str, Any] | None:
@@ -191,6 +207,11 @@ class _ParquetPiece:
             raise InputError(f"{blob.name} is not a readable Parquet file: {first_line(error)}") from None
 
     @property
+    def state(self) -> str | None:
+        found = _STATE.search(self.blob.name)
+        return found[1] if found else None
+
+    @property
     def rows(self) -> int:
         return int(self.metadata.num_rows)
 
@@ -205,8 +226,10 @@ class _ParquetPiece:
     def batches(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         have = self._have(columns)
         with self._file() as file:
-            for batch in file.iter_batches(BATCH, columns=have):
-                yield pa.Table.from_batches([batch])
+            # One after the other: Arrow keeps the bytes of all row groups that one call is to read.
+            for group in range(file.num_row_groups):
+                for batch in file.iter_batches(BATCH, row_groups=[group], columns=have):
+                    yield pa.Table.from_batches([batch])
 
     def _have(self, columns: Sequence[str]) -> list[str]:
         names = {*self.schema.names}
@@ -233,6 +256,10 @@ class _CsvPiece:
             return cls(pa.csv.read_csv(source, reading, pa.csv.ParseOptions(delimiter=delimiter)))
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{blob.name} cannot be read as CSV: {first_line(error)}") from None
+
+    @property
+    def state(self) -> str | None:
+        return None
 
     @property
     def rows(self) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,38 +71,61 @@ def export_table(
     InputError
         If the file cannot be written, or the format cannot hold the table.
     """
-    file = _target(table, to) if output is None else output
+    file = beside(table, f".{to}") if output is None else output
     if file.suffix.lower() != f".{to}":
         raise UsageError(f"--output {file}: a file of this format ends in .{to}")
+    with replacing(table, file, overwrite=overwrite) as draft:
+        geometry, bbox = shape_columns(table)
+        names = [name for name in table.schema.names if name not in {geometry, *bbox}]
+        left_out = tuple(name for name in names if not _flat(table.schema.field(name).type))
+        names = [name for name in names if name not in left_out]
+        write = _write_csv if to == "csv" else _write_vector
+        write(table, names, geometry, draft, to)
+    left_out += (geometry,) if to == "csv" and geometry else ()
+    return Exported(file, table.rows, left_out)
+
+
+def beside(table: FinishedTable, end: str) -> Path:
+    """Name a file after a table: beside it, or in the working directory if the table is remote.
+
+    Parameters
+    ----------
+    table : FinishedTable
+    end : str
+        What follows the table's name, which loses its own end.
+    """
+    last = table.place.rstrip("/").rsplit("/", 1)[-1].split("?")[0]
+    stem = last.rsplit(".", 1)[0] if "." in last else last
+    return (Path(table.place).parent if table.local else Path()) / f"{stem}{end}"
+
+
+@contextmanager
+def replacing(table: FinishedTable, file: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Give a place to write a file made of a table; it gets its name when the block ends well.
+
+    Raises
+    ------
+    UsageError
+        If the file is there and not to be replaced, or is the table itself.
+    InputError
+        If it cannot be written.
+    """
     if table.local and file.exists() and file.samefile(table.place):
         raise UsageError(f"{file} is the table itself; choose another --output")
     if file.exists() and not overwrite:
         raise UsageError(f"{file} exists; choose another --output, or --overwrite to replace it")
-    geometry, bbox = _geometry(table)
-    names = [name for name in table.schema.names if name not in {geometry, *bbox}]
-    left_out = tuple(name for name in names if not _flat(table.schema.field(name).type))
-    names = [name for name in names if name not in left_out]
-    write = _write_csv if to == "csv" else _write_vector
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         # A folder of its own beside the target: databases leave journals, and a rename is whole.
         with tempfile.TemporaryDirectory(prefix=".zonal-", dir=file.parent) as scratch:
             draft = Path(scratch) / file.name
-            write(table, names, geometry, draft, to)
+            yield draft
             draft.replace(file)
     except OSError as error:
         raise InputError(f"cannot write {file}: {error.strerror or error}") from None
-    left_out += (geometry,) if to == "csv" and geometry else ()
-    return Exported(file, table.rows, left_out)
 
 
-def _target(table: FinishedTable, to: str) -> Path:
-    last = table.place.rstrip("/").rsplit("/", 1)[-1].split("?")[0]
-    stem = last.rsplit(".", 1)[0] if "." in last else last
-    return (Path(table.place).parent if table.local else Path()) / f"{stem}.{to}"
-
-
-def _geometry(table: FinishedTable) -> tuple[str | None, set[str]]:
+def shape_columns(table: FinishedTable) -> tuple[str | None, set[str]]:
     """Name of the geometry column, and of the columns that only cover it."""
     if table.geo is None:
         return None, set()

@@ -15,13 +15,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from zonal.analysis.keys import check_unique, comparable, key_columns
 from zonal.analysis.rows import Rows, is_number
 from zonal.errors import InputError
 
 KINDS = ("mean", "std", "min", "max", "sum", "count")
 """Ends of the names of statistic columns: ``A00_mean``."""
 
-ALONE = ("pixel_count", "tile_count")
+ALONE = ("pixel_count", "tile_count", "zone_count")
 """Columns that end like a statistic and are none."""
 
 TOGETHER = 8
@@ -142,11 +143,11 @@ def compare_tables(a: Rows, b: Rows, on: str | None = None) -> Comparison:
     InputError
         If an id column is missing, holds nulls or an id twice, or no id is in both tables.
     """
-    id_a, id_b = _id_columns(a, b, on)
+    id_a, id_b = key_columns(a, b, on)
     written_a, written_b = a.read([id_a])[id_a], b.read([id_b])[id_b]
-    ids_a, ids_b = _comparable(written_a, written_b)
+    ids_a, ids_b = comparable(written_a, written_b)
     for table, column, ids in ((a, id_a, ids_a), (b, id_b, ids_b)):
-        _check_unique(ids, f"{table.name}: {column}")
+        check_unique(ids, f"{table.name}: {column}")
     rows_b = pc.index_in(ids_a, value_set=ids_b)
     rows_a = pc.indices_nonzero(rows_b.is_valid())
     rows_b = rows_b.take(rows_a)
@@ -177,62 +178,6 @@ def _side(table: Rows, zone_id: str, rows: int, alone: Any, known: set[str]) -> 
     examples = tuple(str(value) for value in alone[:EXAMPLES].to_pylist())
     columns = tuple(name for name in table.schema.names if name not in known)
     return Side(table.name, zone_id, rows, len(alone), examples, columns)
-
-
-# ------------------------------------------------------------------ ids
-
-
-def _id_columns(a: Rows, b: Rows, on: str | None) -> tuple[str, str]:
-    if on is not None:
-        whole = on in a.schema.names and on in b.schema.names
-        left, _, right = (on, "", on) if whole or "=" not in on else on.partition("=")
-    else:
-        # What one table says holds for the other too, if it has that column and says nothing itself.
-        said = a.zone_id or b.zone_id
-        if said is None:
-            raise InputError(f"neither {a.name} nor {b.name} says which column is the id: use --on COLUMN")
-        left, right = a.zone_id or said, b.zone_id or said
-    for table, column in ((a, left), (b, right)):
-        if column not in table.schema.names:
-            have = ", ".join(table.schema.names[:8])
-            raise InputError(
-                f"{table.name}: no column {column!r} for the id (it has {have}, ...); "
-                "name the id columns with --on A_COLUMN=B_COLUMN"
-            )
-    return left, right
-
-
-def _comparable(a: Any, b: Any) -> tuple[Any, Any]:
-    """Ids of one type: as they are if both are text or whole numbers, else text without leading zeros."""
-    if pa.types.is_integer(a.type) and pa.types.is_integer(b.type):
-        return tuple(ids.cast(pa.int64()).combine_chunks() for ids in (a, b))
-    left, right = _text(a), _text(b)
-    if is_number(a.type) or is_number(b.type):
-        left, right = (pc.utf8_ltrim(ids, "0") for ids in (left, right))
-    return left.combine_chunks(), right.combine_chunks()
-
-
-def _text(ids: Any) -> Any:
-    if pa.types.is_floating(ids.type):  # whole numbers with a null among them, as pandas writes them
-        try:
-            ids = ids.cast(pa.int64())
-        except pa.ArrowInvalid:
-            raise InputError(f"ids must be text or whole numbers, and some are not: {ids[0]}") from None
-    try:
-        return ids.cast(pa.large_string())
-    except pa.ArrowException:
-        raise InputError(f"ids must be text or whole numbers; these are of type {ids.type}") from None
-
-
-def _check_unique(ids: Any, what: str) -> None:
-    if ids.null_count:
-        raise InputError(f"{what}: {ids.null_count:,} rows have no id")
-    if pc.count_distinct(ids).as_py() != len(ids):
-        counts = pc.value_counts(ids)
-        twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
-        raise InputError(
-            f"{what}: {len(twice):,} ids occur more than once, e.g. {str(twice[0])!r}; is it the id?"
-        )
 
 
 # ------------------------------------------------------------------ differences

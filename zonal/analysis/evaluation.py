@@ -65,6 +65,10 @@ class Explained(_Model):
     features: Literal["pca", "pca_raw"]
     components: int = Field(description="how many the models take")
     together: float = Field(description="share of the variance that these hold")
+    low: float | None = Field(
+        default=None, description="95 % interval of together, by the jackknife over random folds"
+    )
+    high: float | None = None
     explained: tuple[float, ...] = Field(description="share of each component, all of them")
 
 
@@ -74,10 +78,12 @@ class Folds(_Model):
     kind: Literal["random", "spatial"]
     folds: int
     seed: int | None = None
-    by: str | None = Field(None, description="county, tract, grid or a column")
-    groups: int | None = Field(None, description="groups that are never cut")
-    block_km: float | None = Field(None, description="size of a grid cell")
-    rows: tuple[int, ...] = Field((), description="rows of each fold")
+    by: str | None = Field(default=None, description="county, tract, grid or a column")
+    groups: int | None = Field(default=None, description="groups that are never cut")
+    block_km: float | None = Field(default=None, description="size of a grid cell")
+    rows: tuple[int, ...] = Field(default=(), description="rows of each fold")
+    targets: tuple[str, ...] = Field(default=(), description="whose rows these are; empty: all rows used")
+    stratified: bool = Field(default=False, description="each fold has the same share of class 1")
     skipped: str | None = None
 
 
@@ -89,12 +95,19 @@ class Regression(_Model):
     model: Literal["ols", "ridge", "boosting"]
     rows: int
     dropped: int = Field(description="rows with features whose target is null")
-    skipped: str | None = Field(None, description="why there is no figure")
-    in_sample: Figure | None = None
+    skipped: str | None = Field(default=None, description="why there is no figure")
+    in_sample: Figure | None = Field(
+        default=None, description="R2 of the rows fitted; the interval is the population's, and may lie below"
+    )
     random: Score | None = None
     spatial: Score | None = None
-    gap: Figure | None = Field(None, description="random less spatial")
-    alpha: tuple[float, ...] | None = Field(None, description="ridge: the penalty of each random fold")
+    gap: Figure | None = Field(default=None, description="random less spatial")
+    alpha: tuple[float | None, ...] | None = Field(
+        default=None, description="ridge: the penalty of each random fold"
+    )
+    alpha_spatial: tuple[float | None, ...] | None = Field(
+        default=None, description="and of each spatial fold"
+    )
 
 
 class Held(_Model):
@@ -119,12 +132,12 @@ class Classification(_Model):
     rows: int
     dropped: int
     skipped: str | None = None
-    positive: str | None = Field(None, description="what class 1 is")
-    share: float | None = Field(None, description="share of class 1")
-    baseline: Figure | None = Field(None, description="accuracy of always saying the commoner class")
+    positive: str | None = Field(default=None, description="what class 1 is")
+    share: float | None = Field(default=None, description="share of class 1")
+    baseline: Figure | None = Field(default=None, description="accuracy of always saying the commoner class")
     random: Held | None = None
     spatial: Held | None = None
-    gap: Figure | None = Field(None, description="accuracy, random less spatial")
+    gap: Figure | None = Field(default=None, description="accuracy, random less spatial")
 
 
 class Correlation(_Model):
@@ -154,4 +167,4 @@ class Evaluation(_Model):
     regressions: tuple[Regression, ...] = ()
     classifications: tuple[Classification, ...] = ()
     correlations: tuple[Correlation, ...] = ()
-    notes: tuple[str, ...] = Field((), description="what a reader must know, one sentence each")
+    notes: tuple[str, ...] = Field(default=(), description="what a reader must know, one sentence each")

@@ -272,6 +272,7 @@ class Folder:
         if self.local:
             source, final = Path(self.path(name)), Path(self.path(target))
             with writable(self.shown()):
+                make(final.parent)
                 source.replace(final)
                 settle(final.parent)
         else:

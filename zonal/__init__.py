@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from zonal.engine import Result, plan, run
+    from zonal.engine import Result, plan
     from zonal.errors import ZonalError
     from zonal.settings import Settings
     from zonal.stats_of import zonal_stats
+    from zonal.steps import run
     from zonal.units import Costs
 
 __all__ = ["Costs", "Result", "Settings", "ZonalError", "plan", "run", "zonal_stats"]
@@ -22,7 +23,7 @@ _HOMES = {
     "Settings": "zonal.settings",
     "ZonalError": "zonal.errors",
     "plan": "zonal.engine",
-    "run": "zonal.engine",
+    "run": "zonal.steps",
     "zonal_stats": "zonal.stats_of",
 }
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from zonal import table_commands
 from zonal.ending import Stopped, fail, fail_as_bug, leave, stop, tell
 from zonal.errors import UsageError, ZonalError
 from zonal.options import (
@@ -27,7 +28,6 @@ from zonal.options import (
     Coverage,
     Dashboard,
     Engine,
-    Format,
     Fresh,
     JsonLogs,
     KeepWater,
@@ -40,6 +40,7 @@ from zonal.options import (
     Stall,
     State,
     Stats,
+    Steps,
     Threads,
     Verify,
     Workers,
@@ -105,6 +106,7 @@ def run(
     allow_missing: AllowMissing = None,
     cache: Cache = None,
     dashboard: Dashboard = None,
+    steps: Steps = None,
     output: Output = None,
     catalog: CatalogFile = None,
     mirror: Mirror = None,
@@ -112,7 +114,7 @@ def run(
     quiet: Quiet = False,
     json_logs: JsonLogs = False,
 ) -> None:
-    """Run a workflow: zones and a raster in, one table out. Flags override the workflow."""
+    """Run a workflow: zones and a raster in; a table, a map and a report out. Flags override the workflow."""
     from zonal.clusters import Starting, place_of
     from zonal.local import fork_from_a_server
 
@@ -126,16 +128,18 @@ def run(
 
     starting = Starting(*place_of(settings))
     with starting as runner, screen(quiet=quiet, json_logs=json_logs) as notify:
-        from zonal import engine as engines  # takes its time, in which workers start
+        from zonal import steps as taken  # takes its time, in which workers start
 
         gc.freeze()
         gc.enable()
-        results = engines.run(settings, fresh=fresh, notify=notify, runner=runner)
+        results = taken.run(settings, fresh=fresh, notify=notify, runner=runner)
     if not quiet:
         for result in results:
             zones_of = result.manifest["zones"]
             what = "written" if result.fresh else "nothing to do: already complete"
             print(f"{result.table}  {zones_of['kept']:,} zones, {zones_of['covered']:,} covered; {what}")
+            for files in result.files.values():
+                print("\n".join(files))
 
 
 @app.command()
@@ -198,7 +202,7 @@ def demo(
 ) -> None:
     """Write a small made-up town and its tiles, and run the whole workflow on them, offline."""
     from zonal import demo as sample
-    from zonal import engine as engines
+    from zonal import steps
     from zonal.screen import screen
     from zonal.workflows import load
 
@@ -210,30 +214,14 @@ def demo(
         {"zones": str(written.zones), "mirror": str(written.mirror), "output": str(folder / "out")},
     )
     with screen(quiet=quiet, json_logs=False) as notify:
-        (result,) = engines.run(settings, fresh=fresh, notify=notify)
+        (result,) = steps.run(settings, fresh=fresh, notify=notify)
     if not quiet:
         zones_of = result.manifest["zones"]
         done = "zones summarised" if result.fresh else "zones were summarised already: nothing to do"
         print(f"{zones_of['kept']:,} {done}; {zones_of['covered']:,} of them are covered by pixels.")
         print(f"The table is {result.table} (made-up data); its manifest is {result.output}/manifest.json.")
-
-
-@app.command()
-def compare(
-    a: Annotated[str, typer.Argument(metavar="A", help="An output folder, or a Parquet or CSV file.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
-    on: Annotated[
-        str | None,
-        typer.Option(
-            metavar="COLUMN", help="Column of the zone id, or A_COLUMN=B_COLUMN; default: as A says."
-        ),
-    ] = None,
-) -> None:
-    """Compare two tables by zone id: rows only in one, differences by statistic."""
-    from zonal.analysis.compare import compare_tables
-    from zonal.io.finished import load_table
-
-    print(compare_tables(load_table(a, _options(a)), load_table(b, _options(b)), on=on))
+        print(f"The map is {result.output}/pca.tif, a picture of it {result.output}/pca.png.")
+        print(f"The report is {result.output}/report.html: open it in a browser.")
 
 
 @app.command()
@@ -245,33 +233,19 @@ def status(
     from zonal.io.folder import Folder
     from zonal.status import status_of
 
-    found = status_of(Folder(output.rstrip("/") or "/", _options(output)))
+    found = status_of(Folder(output.rstrip("/") or "/", table_commands.options_of(output)))
     print(found.as_json() if as_json else found)
 
 
-@app.command()
-def export(
-    table: Annotated[str, typer.Argument(metavar="TABLE", help="An output folder, or a GeoParquet file.")],
-    to: Annotated[Format, typer.Option("--to", metavar="gpkg|fgb|csv", help="csv leaves out the geometry.")],
-    output: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Default: beside the table; of a remote one, here.")
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", metavar="", help="Replace a file that is there.")
-    ] = False,
-) -> None:
-    """Write a table in another format."""
-    from zonal.io.export import export_table
-    from zonal.io.finished import load_table
-
-    print(export_table(load_table(table, _options(table)), to.value, output, overwrite=overwrite))
-
-
-def _options(place: str) -> dict[str, Any]:
-    """Storage options for a table at a URL: those of the catalog for its service."""
-    from zonal.catalog import Catalog
-
-    return Catalog.load().storage_options(place) if "://" in place else {}
+for command in (
+    table_commands.compare,
+    table_commands.export,
+    table_commands.pca,
+    table_commands.evaluate,
+    table_commands.aggregate,
+    table_commands.report,
+):
+    app.command()(command)
 
 
 @catalog_app.callback(invoke_without_command=True)

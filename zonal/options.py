@@ -104,6 +104,9 @@ AllowMissing = Annotated[
 Cache = Annotated[
     str | None, typer.Option(metavar="FOLDER", help="Keep bytes of remote files here, 20 GB at most.")
 ]
+Steps = Annotated[
+    str | None, typer.Option(metavar="LIST", help="Some of stats,pca,evaluate,report; default all.")
+]
 Dashboard = Annotated[
     str | None,
     typer.Option(

@@ -250,11 +250,13 @@ class Driver:
 
 @contextmanager
 def zonal_run(*words: object, folder: Path, name: str = "run", **environment: str) -> Iterator[Driver]:
-    """Start the installed command."""
+    """Start the installed command, for the table alone."""
     script = Path(sys.executable).with_name("zonal")
     command = str(script) if script.exists() else shutil.which("zonal") or "zonal"
     log = folder / f"{name}.log"
-    with process(command, "run", *words, folder=folder, log=log, **environment) as started:
+    with process(
+        command, "run", *words, "--steps", "stats", folder=folder, log=log, **environment
+    ) as started:
         driver = Driver(started, log, Family.of(started.pid))
         try:
             yield driver

@@ -413,11 +413,17 @@ def test_the_command_writes_the_same_bytes_and_then_has_nothing_to_do(wisconsin:
     assert "out/stats.parquet" in done.stdout and "4,153 zones" in done.stdout
     table = tmp_path / "out/stats.parquet"
     assert table.read_bytes() == wisconsin.path.read_bytes()
-    assert sorted(p.name for p in table.parent.iterdir()) == ["manifest.json", "stats.parquet"]
-    written = table.stat().st_mtime_ns
+    made = {"evaluation.json", "evaluation.md", "pca.json", "pca.png", "pca.tif", "report.html", "stats.qml"}
+    assert {p.name for p in table.parent.iterdir()} == {
+        "manifest.json", "stats.parquet", "steps.json", *made
+    }  # fmt: skip
+    found = json.loads((tmp_path / "out/evaluation.json").read_bytes())
+    reasons = {row["target"]: row["skipped"] for row in found["regressions"] if row["features"] == "all"}
+    assert {name for name, reason in reasons.items() if not reason} == {"log_land_area"}
+    written = {p.name: p.stat().st_mtime_ns for p in table.parent.iterdir()}
     once_more = zonal(*words, folder=tmp_path)
     assert once_more.returncode == 0 and "nothing to do" in once_more.stdout
-    assert table.stat().st_mtime_ns == written
+    assert {p.name: p.stat().st_mtime_ns for p in table.parent.iterdir()} == written
 
 
 def test_colorado_has_no_tile_so_the_command_says_so_and_leaves_nothing(shared: Path, tmp_path: Path) -> None:

@@ -37,7 +37,8 @@ class Town:
 
     def settings(self, output: object, mirror: str = "", **more: Any) -> dict[str, Any]:
         place = {"mirror": mirror or str(self.folder / "mirror"), "output": str(output)}
-        return {"state": "WA", "year": 2024, "keep_water": True, **place, **seam.FINE, **more}
+        table = {"state": "WA", "year": 2024, "keep_water": True, "steps": "stats"}
+        return {**table, **place, **seam.FINE, **more}
 
     def command(self, output: object, mirror: str = "", *words: str, **more: Any) -> list[str]:
         """Words that run it; the settings are in a workflow file beside the mirror (YAML is also JSON)."""

@@ -1,0 +1,306 @@
+"""The steps of a run after its table: what they make, when they are done again, what they leave behind."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import pandas as pd
+import pytest
+import shapely
+from processes import wait_for
+from seam import FINE, build
+from servers import S3Server, clean_environment, http_server, zonal
+
+from zonal import steps
+from zonal.analysis.evaluation import Evaluation
+from zonal.clusters import Threads
+from zonal.demo import write_sample
+from zonal.engine import Result
+from zonal.engine import run as make_table
+from zonal.errors import InputError, LockedError, UsageError
+from zonal.events import Event
+from zonal.io.folder import Folder
+from zonal.io.lock import locked
+from zonal.settings import Settings
+from zonal.workflows import load
+
+pytestmark = pytest.mark.timeout(240)
+
+HERE = Threads(2)
+MADE = {
+    "pca": {"pca.tif", "pca.png", "pca.json", "stats.qml"},
+    "evaluate": {"evaluation.json", "evaluation.md"},
+    "report": {"report.html"},
+}
+
+
+@pytest.fixture(scope="module")
+def town(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("town")
+    write_sample(folder)
+    make_table(asked(folder, folder / "table"), runner=HERE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(town: Path) -> Path:
+    """An output with all that a run makes."""
+    output = town / "whole"
+    shutil.copytree(town / "table", output)
+    taken(town, output)
+    return output
+
+
+@pytest.fixture
+def output(whole: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "out"))
+
+
+def asked(town: Path, output: Path, **more: Any) -> Settings:
+    places = {"zones": str(town / "zones.parquet"), "mirror": str(town / "mirror"), "output": str(output)}
+    return load("demo", places | more)
+
+
+def taken(town: Path, output: Path, *, fresh: bool = False, **more: Any) -> tuple[Result, list[Event]]:
+    events: list[Event] = []
+    (result,) = steps.run(asked(town, output, **more), fresh=fresh, notify=events.append, runner=HERE)
+    return result, events
+
+
+def times(output: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in output.iterdir() if path.is_file()}
+
+
+def changed(before: dict[str, int], output: Path) -> set[str]:
+    after = times(output)
+    return {name for name in before | after if before.get(name) != after.get(name)} - {"steps.json"}
+
+
+def test_a_run_makes_the_table_its_map_its_evaluation_and_its_report(whole: Path) -> None:
+    files = set().union(*MADE.values()) | {"stats.parquet", "manifest.json", "steps.json"}
+    assert {path.name for path in whole.iterdir()} == files
+    Evaluation.model_validate_json((whole / "evaluation.json").read_bytes())
+
+
+def test_the_same_run_again_makes_nothing_anew(town: Path, output: Path) -> None:
+    before = times(output)
+    result, events = taken(town, output)
+    assert changed(before, output) == set()
+    made = {step: {Path(file).name for file in files} for step, files in result.files.items()}
+    assert not result.fresh and made == MADE
+    assert events == []
+
+
+@pytest.mark.parametrize(
+    ("more", "again"),
+    [
+        ({"pca": {"standardize": False}}, ("pca", "report")),
+        ({"evaluate": {"seed": 1}}, ("evaluate", "report")),
+    ],
+)
+def test_other_settings_of_a_step_make_it_anew_and_the_report(
+    town: Path, output: Path, more: dict[str, Any], again: Sequence[str]
+) -> None:
+    before = times(output)
+    taken(town, output, **more)
+    assert changed(before, output) >= set().union(*(MADE[step] for step in again))
+    kept = set(MADE) - {*again}
+    others = set().union({"stats.parquet", "manifest.json"}, *(MADE[step] for step in kept))
+    assert not changed(before, output) & others
+
+
+def test_a_file_that_went_away_is_made_again(town: Path, output: Path) -> None:
+    (output / "evaluation.md").unlink()
+    before = times(output)
+    taken(town, output, steps="stats,pca,evaluate")
+    assert changed(before, output) == MADE["evaluate"]
+
+
+def test_attributes_that_changed_are_evaluated_anew(town: Path, output: Path, tmp_path: Path) -> None:
+    rent = tmp_path / "rent.csv"
+    ids = gpd.read_parquet(output / "stats.parquet", columns=["GEOID20", "geometry"])["GEOID20"]
+    frame = pd.DataFrame({"GEOID20": ids, "rent": range(len(ids))})
+    wanted = {"evaluate": {"attributes": str(rent)}, "steps": "evaluate"}
+    frame.to_csv(rent, index=False)
+    taken(town, output, **wanted)
+    first = Evaluation.model_validate_json((output / "evaluation.json").read_bytes())
+    assert first.attributes is not None and first.attributes.matched == len(ids)
+    before = times(output)
+    taken(town, output, **wanted)
+    assert changed(before, output) == set()
+    frame.iloc[5:].to_csv(rent, index=False)
+    taken(town, output, **wanted)
+    second = Evaluation.model_validate_json((output / "evaluation.json").read_bytes())
+    assert second.attributes is not None and second.attributes.table_unmatched == 5
+
+
+def test_a_new_table_removes_what_was_made_of_the_old_one(town: Path, output: Path) -> None:
+    taken(town, output, fresh=True, steps="stats")
+    assert {path.name for path in output.iterdir()} == {"stats.parquet", "manifest.json"}
+
+
+def test_steps_without_a_table_say_which_step_makes_it(town: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no finished table here; the step 'stats' makes it"):
+        taken(town, tmp_path / "none", steps="pca")
+
+
+def squares(count: int) -> gpd.GeoDataFrame:
+    """Zones of the town, without any attribute."""
+    boxes = [shapely.box(-120.02 + 0.002 * n, 46.56, -120.0185 + 0.002 * n, 46.562) for n in range(count)]
+    return gpd.GeoDataFrame({"id": [f"z{n}" for n in range(count)]}, geometry=boxes, crs=4269)
+
+
+def test_a_run_goes_as_far_as_its_zones_allow(town: Path, tmp_path: Path) -> None:
+    squares(1).to_parquet(tmp_path / "one.parquet")
+    words = {"zones": str(tmp_path / "one.parquet"), "zone_id": "id"}
+    result, events = taken(town, tmp_path / "out", **words)
+    warnings = [event.message for event in events if event.kind == "warning"]
+    assert any(text.startswith("no map: ") for text in warnings)
+    assert result.files["pca"] == () and (tmp_path / "out" / "report.html").exists()
+    before = times(tmp_path / "out")
+    _, events = taken(town, tmp_path / "out", **words)
+    assert changed(before, tmp_path / "out") == set()
+    assert [e.message for e in events if e.kind == "warning" and e.message.startswith("no map: ")]
+    with pytest.raises(InputError, match="two zones"):
+        taken(town, tmp_path / "out", steps="pca", fresh=True, **words)
+
+
+def test_zones_without_attributes_have_an_evaluation_that_says_so(town: Path, tmp_path: Path) -> None:
+    squares(30).to_parquet(tmp_path / "zones.parquet")
+    taken(town, tmp_path / "out", zones=str(tmp_path / "zones.parquet"), zone_id="id")
+    found = Evaluation.model_validate_json((tmp_path / "out" / "evaluation.json").read_bytes())
+    assert found.pca and all(row.skipped for row in found.regressions)
+
+
+def test_an_output_in_use_is_left_alone(town: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = times(output)
+    with locked(Folder(str(output / ".work"))), pytest.raises(LockedError):
+        monkeypatch.setenv("ZONAL_OWNER", "somebody else")
+        taken(town, output, pca={"resolution": 20}, steps="pca")
+    assert changed(before, output) == set()
+
+
+def test_a_lone_table_has_its_files_beside_it(output: Path, tmp_path: Path) -> None:
+    table = tmp_path / "mine.parquet"
+    frame = gpd.read_parquet(output / "stats.parquet").drop(columns=["bbox"], errors="ignore")
+    keep = [name for name in frame if name.endswith(("_mean", "_std"))]
+    frame[["GEOID20", *keep, "geometry"]].rename(columns={"GEOID20": "id"}).to_parquet(table)
+    before = set(tmp_path.iterdir())
+    for step in ("pca", "evaluate"):
+        done = zonal(step, table, "--quiet", folder=tmp_path)
+        assert done.returncode == 0, done.stderr
+    made = {path.name for path in {*tmp_path.iterdir()} - before}
+    assert made == {"mine-map.tif", "mine-map.png", "mine-map.json", "mine-map.qml"} | {
+        "mine-evaluation.json",
+        "mine-evaluation.md",
+    }
+
+
+def test_what_is_asked_wrongly_of_a_table_is_a_usage_error(output: Path, tmp_path: Path) -> None:
+    table = str(output / "stats.parquet")
+    for step, target, says in (
+        ("pca", str(tmp_path / "map.png"), "expected a name that ends in .tif"),
+        ("report", None, "a report is about a run"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            steps.take(load(None, {"steps": step, "output": table}), target)
+
+
+def test_the_commands_make_an_outputs_files_anew(output: Path) -> None:
+    for step in MADE:
+        before = times(output)
+        done = zonal(step, output, folder=output.parent)
+        assert done.returncode == 0, done.stderr
+        assert changed(before, output) == MADE[step]
+        assert {Path(line).name for line in done.stdout.splitlines()} == MADE[step]
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)]
+)
+def test_a_run_stopped_in_a_step_keeps_what_is_done_and_goes_on_there(
+    town: Path, tmp_path: Path, number: int, code: int
+) -> None:
+    output = tmp_path / "out"
+    shutil.copytree(town / "table", output)
+    ids = gpd.read_parquet(output / "stats.parquet", columns=["GEOID20", "geometry"])["GEOID20"]
+    served = tmp_path / "served"
+    served.mkdir()
+    pd.DataFrame({"GEOID20": ids, "rent": range(len(ids))}).to_csv(served / "rent.csv", index=False)
+    with http_server(served) as server:
+        server.gate.clear()  # the attributes never come: the run hangs in the evaluation
+        more = {"evaluate": {"attributes": f"{server.url}/rent.csv"}, "stall": 300}
+        workflow = tmp_path / "mine.yaml"  # JSON is YAML too
+        workflow.write_text(
+            json.dumps(asked(town, output, **more).model_dump(mode="json", exclude_unset=True))
+        )
+        command = [sys.executable, "-m", "zonal", "run", str(workflow)]
+        with subprocess.Popen(command, env=clean_environment(), stderr=subprocess.PIPE, text=True) as process:
+            try:
+                wait_for(
+                    lambda: (output / "pca.tif").exists() or process.poll() is not None, "no map was made"
+                )
+                wait_for(lambda: server.asked or process.poll() is not None, "nothing was asked for")
+                assert process.poll() is None, process.stderr and process.stderr.read()
+                process.send_signal(number)
+                process.wait(60)
+            finally:
+                process.kill()
+        server.gate.set()
+        assert process.returncode == code
+        kept = {"stats.parquet", "manifest.json", "steps.json"} | MADE["pca"]
+        assert {path.name for path in output.iterdir()} - {".work"} == kept
+        before = times(output)
+        done = zonal("run", workflow, folder=tmp_path, ZONAL_OWNER="the same")
+        assert done.returncode == 0, done.stderr
+    assert changed(before, output) == MADE["evaluate"] | MADE["report"]
+    assert {path.name for path in output.iterdir()} == kept | MADE["evaluate"] | MADE["report"]
+
+
+def test_an_output_on_s3_has_the_same_files(town: Path, whole: Path, s3: S3Server) -> None:
+    fs = s3.filesystem()
+    fs.mkdirs("findings", exist_ok=True)
+    fs.put(str(town / "table") + "/", "findings/town/", recursive=True)
+    taken(town, "s3://findings/town", storage_options={"s3": s3.options})  # type: ignore[arg-type]
+    assert {key.removeprefix("town/") for key in s3.keys("findings")} == {
+        path.name for path in whole.iterdir()
+    }
+    for name in sorted(MADE["pca"] | MADE["evaluate"]):
+        here, there = (whole / name).read_bytes(), fs.cat_file(f"findings/town/{name}")
+        assert without_place(here) == without_place(there), name
+
+
+def without_place(data: bytes) -> bytes:
+    """An evaluation and a map's figures name the table that they are of."""
+    return b"" if b"findings/town" in data or b"/whole" in data else data
+
+
+def test_several_states_and_years_have_a_map_each_and_one_evaluation(tmp_path: Path) -> None:
+    build(tmp_path / "mirror", years=(2023, 2024), states=("53", "41"))
+    words = {"state": "WA,OR", "year": "2023,2024", "mirror": str(tmp_path / "mirror"), "keep_water": True}
+    settings = load(None, words | {"output": str(tmp_path / "out"), **FINE})
+    results = steps.run(settings, runner=HERE)
+    assert len(results) == 2
+    for result in results:
+        folder = Path(result.output)
+        assert {path.name for path in (folder / "pca").iterdir()} == {
+            *(f"state={state}.{end}" for state in ("OR", "WA") for end in ("tif", "png"))
+        }
+        assert (folder / "evaluation.json").exists() and (folder / "report.html").exists()
+    again = steps.run(settings, runner=HERE)
+    assert [result.files for result in again] == [result.files for result in results]
+    steps.run(settings.model_copy(update={"steps": ("stats",)}), fresh=True, runner=HERE)
+    assert not (Path(results[0].output) / "pca").exists()
+
+
+def test_status_names_what_the_steps_made(output: Path) -> None:
+    done = zonal("status", output, "--json", folder=output.parent)
+    assert {*json.loads(done.stdout)["findings"]} == set().union(*MADE.values())

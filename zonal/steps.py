@@ -1,0 +1,285 @@
+"""The steps of a run, one after the other: the table, its map, its evaluation, its page.
+
+Knows which step needs what, which are done already and what they wrote; leaves
+each to the module that does it. A step's files carry no mark of their own:
+`steps.json` beside them says what they were made from.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+
+from zonal import engine
+from zonal.catalog import Catalog
+from zonal.clusters import Runner, Starting, place_of
+from zonal.engine import Result
+from zonal.errors import InputError, UsageError
+from zonal.events import Event, Notify, quiet, telling
+from zonal.findings import Step
+from zonal.fingerprint import digest
+from zonal.io.finished import MANIFEST, FinishedTable, load_table
+from zonal.io.folder import Folder
+from zonal.io.lock import Lock
+from zonal.io.ranges import Blob
+from zonal.output import STEPS_MADE, WORK, Output
+from zonal.settings import Settings
+
+VERSIONS = {"pca": 1, "evaluate": 1, "report": 1}
+"""Of what each step makes; goes up when it would make other files of the same input."""
+
+
+DRAFTS = f"{WORK}/steps/"
+"""Where files are made, in an output, before they get their names."""
+
+NAMES = {"pca": "pca", "evaluate": "evaluation", "report": "report"}
+"""Names of each step's files in an output, without their ends."""
+
+STYLE = "stats.qml"
+"""The QGIS style beside an output's table."""
+
+ENDS = {"pca": ".tif", "evaluate": ".json", "report": ".html"}
+"""End of the name of each step's first file."""
+
+MAKES = {"pca": "map", "evaluate": "evaluation", "report": "report"}
+"""What each step makes, in a word."""
+
+DOING = {
+    "pca": "drawing the map",
+    "evaluate": "evaluating the features",
+    "report": "writing the report",
+}
+"""What is said when a step begins."""
+
+
+def run(
+    settings: Settings,
+    *,
+    fresh: bool = False,
+    notify: Notify = quiet,
+    runner: Runner | None = None,
+    frame: gpd.GeoDataFrame | None = None,
+) -> list[Result]:
+    """Run a workflow: the steps that it names, of each year.
+
+    Parameters
+    ----------
+    settings : Settings
+    fresh : bool
+        Replace what the output holds, instead of resuming it or refusing.
+    notify : callable
+        Told of every `Event`.
+    runner : Runner, optional
+        Where tasks run, in place of what `settings.cluster` says.
+    frame : GeoDataFrame, optional
+        Zones, in place of `settings.zones`.
+
+    Returns
+    -------
+    list of Result
+        One for each year.
+
+    Raises
+    ------
+    ZonalError
+        One of its kinds, with the exit code of the command line.
+    """
+    with ExitStack() as stack:
+        if runner is None and {"stats", "pca"} & {*settings.steps}:
+            runner = stack.enter_context(Starting(*place_of(settings)))
+        if "stats" not in settings.steps:
+            results = engine.finished(settings)
+        else:
+            results = engine.run(settings, fresh=fresh, notify=notify, runner=runner, frame=frame)
+            fresh = False  # a new table has no old files beside it
+        if settings.steps == ("stats",):
+            return results
+        catalog = Catalog.load(settings.catalog, settings.mirror, settings.storage_options)
+        places = engine.outputs(settings, catalog).values()
+        return [
+            _after(result, Work(output, settings, catalog, notify, runner), fresh=fresh)
+            for result, output in zip(results, places, strict=True)
+        ]
+
+
+def _after(result: Result, work: Work, *, fresh: bool) -> Result:
+    """Take the steps after the table, under the output's lock if one is not done."""
+    wanted = [step for step in work.settings.steps if step != "stats"]
+    manifest = work.output.manifest()
+    if fresh or manifest is None or not all(work.done(step, manifest) for step in wanted):
+        with work.output.locked(fresh=False, tell=telling(work.notify)) as lock:
+            manifest = work.output.manifest()
+            if manifest is None:
+                raise InputError(f"{result.output}: its table went away meanwhile; run the command again")
+            for step in wanted:
+                if fresh or not work.done(step, manifest):
+                    work.take(step, manifest, lock)
+    return replace(result, manifest=manifest, files={step: work.files(step) for step in wanted})
+
+
+def take(settings: Settings, target: str | None, notify: Notify = quiet) -> tuple[str, ...]:
+    """Take one step, `settings.steps`, for what is at `settings.output`: an output folder, or any table.
+
+    Parameters
+    ----------
+    settings : Settings
+    target : str, optional
+        File to write; None for the usual names in the output folder, or names made of the table's beside it
+        (of a remote table, in the working directory).
+    notify : callable
+
+    Returns
+    -------
+    tuple of str
+        Paths or URLs of the files.
+
+    Raises
+    ------
+    UsageError
+        If the target's name does not end as such a file's does, or a report is asked for of a lone table.
+    """
+    (step,) = settings.steps
+    place = str(settings.output)
+    catalog = Catalog.load(settings.catalog, settings.mirror, settings.storage_options)
+    if target is None and Folder(place.rstrip("/") or "/", catalog.storage_options(place)).exists(MANIFEST):
+        (result,) = run(settings, fresh=True, notify=notify)
+        return result.files[step]
+    table = load_table(place, catalog.storage_options(place))
+    if step == "report":
+        raise UsageError(f"{table.name} is no output of zonal run: a report is about a run")
+    end = ENDS[step]
+    if target is None:
+        stem = table.place.rstrip("/").rsplit("/", 1)[-1].split("?")[0].rsplit(".", 1)[0]
+        home, name = str(Path(table.place).parent) if table.local else ".", f"{stem}-{MAKES[step]}"
+    else:
+        if not target.endswith(end):
+            raise UsageError(f"--output {target}: expected a name that ends in {end}")
+        home, _, name = target.removesuffix(end).rpartition("/")
+        home = home or ("/" if target.startswith("/") else ".")
+    folder = Folder(home, catalog.storage_options(home))
+    with ExitStack() as stack:
+        runner = stack.enter_context(Starting(*place_of(settings))) if step == "pca" else None
+        files = make(step, table, settings, catalog, folder, name, notify, runner)
+    return tuple(folder.shown(file) for file in files)
+
+
+def make(
+    step: Step,
+    table: FinishedTable,
+    settings: Settings,
+    catalog: Catalog,
+    folder: Folder,
+    name: str,
+    notify: Notify,
+    runner: Runner | None,
+) -> list[str]:
+    """Take one step and return the names of its files, `name` with their ends."""
+    if step == "pca":
+        from zonal.mapping import draw
+
+        assert runner is not None
+        # QGIS takes a style of its layer's own name; beside a table of somebody else it has another.
+        style = f"{DRAFTS}{STYLE}" if name.startswith(DRAFTS) else f"{name}.qml"
+        maps = draw(table, settings.pca, folder, name, style, runner, notify)
+        return [file for one in maps for file in one.files]
+    if step == "evaluate":
+        from zonal.evaluating import evaluate_table
+
+        evaluate_table(table, settings.evaluate, folder, name, catalog.storage_options, notify)
+        return [f"{name}.json", f"{name}.md"]
+    from zonal.reporting import report
+
+    report(folder, f"{name}.html", table=table, notify=notify)
+    return [f"{name}.html"]
+
+
+@dataclass
+class Work:
+    """One output's steps after its table."""
+
+    output: Output
+    settings: Settings
+    catalog: Catalog
+    notify: Notify
+    runner: Runner | None
+
+    @property
+    def _made(self) -> dict[str, Any]:
+        return self.output.folder.read_json(STEPS_MADE) or {}
+
+    def done(self, step: Step, manifest: Mapping[str, Any]) -> bool:
+        """Whether a step was taken on the same table with the same settings, and its files are there."""
+        made = self._made
+        entry = made.get(step)
+        return (
+            entry is not None
+            and entry["key"] == self._key(step, manifest, made)
+            and all(self.output.folder.exists(name) for name in entry["files"])
+        )
+
+    def files(self, step: Step) -> tuple[str, ...]:
+        """Say where a step's files are, or warn why there are none."""
+        entry = self._made[step]
+        if entry["skipped"]:
+            self.notify(Event("warning", f"no {MAKES[step]}: {entry['skipped']}"))
+        return tuple(self.output.folder.shown(name) for name in entry["files"])
+
+    def take(self, step: Step, manifest: Mapping[str, Any], lock: Lock) -> None:
+        """Take a step. What the table does not allow is left out, unless it was asked for by name."""
+        folder = self.output.folder
+        started = time.perf_counter()
+        self.notify(Event("info", DOING[step]))
+        files: list[str] = []
+        skipped = None
+        try:
+            table = load_table(folder.url, folder.options)
+            files = make(
+                *(step, table, self.settings, self.catalog, folder, DRAFTS + NAMES[step]),
+                *(self.notify, self.runner),
+            )
+        except InputError as error:
+            if {"steps", step} & self.settings.model_fields_set:
+                raise
+            skipped = str(error)
+        lock.confirm()  # what another run has made meanwhile is not ours to replace
+        made = self._publish(step, files)
+        made[step] = {
+            "key": self._key(step, manifest, made),
+            "files": [file.removeprefix(DRAFTS) for file in files],
+            "skipped": skipped,
+            "seconds": round(time.perf_counter() - started, 3),
+        }
+        folder.write_json(STEPS_MADE, made)
+
+    def _publish(self, step: Step, files: Sequence[str]) -> dict[str, Any]:
+        """Give a step's files their names; return what other steps made. Killed here, it is not done."""
+        folder, others = self.output.folder, self._made
+        old = others.pop(step, {"files": []})
+        folder.write_json(STEPS_MADE, others)
+        new = [file.removeprefix(DRAFTS) for file in files]
+        for name in {*old["files"]} - {*new}:
+            folder.remove(name)
+        for file, name in zip(files, new, strict=True):
+            folder.move(file, name)
+        return others
+
+    def _key(self, step: Step, manifest: Mapping[str, Any], made: Mapping[str, Any]) -> str:
+        """Hash of all that a step's files depend on."""
+        of: dict[str, Any] = {"step": step, "version": VERSIONS[step], "table": manifest["fingerprint"]}
+        if step == "pca":
+            of["settings"] = self.settings.pca.model_dump(mode="json")
+        elif step == "evaluate":
+            of["settings"] = self.settings.public()["evaluate"]
+            attributes = self.settings.evaluate.attributes
+            if attributes is not None:
+                of["attributes"] = asdict(Blob(attributes, self.catalog.storage_options(attributes)).stat())
+        else:
+            others = {name: entry for name, entry in made.items() if name != step}
+            of |= {"manifest": digest(manifest), "made": others}
+        return digest(of)

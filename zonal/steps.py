@@ -231,7 +231,7 @@ class Work:
         return tuple(self.output.folder.shown(name) for name in entry["files"])
 
     def take(self, step: Step, manifest: Mapping[str, Any], lock: Lock) -> None:
-        """Take a step. What the table does not allow is left out, unless it was asked for by name."""
+        """Take a step. What the table does not allow is left out, unless it was asked for: by name, or in settings."""
         folder = self.output.folder
         started = time.perf_counter()
         self.notify(Event("info", DOING[step]))

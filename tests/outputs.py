@@ -139,6 +139,7 @@ def make_output(
     if "pca" in steps:
         maps = draw(table, MapSettings(), folder, "pca", "stats.qml", Threads(2), quiet)
         made["pca"] = {
+            "key": "p",
             "files": [file for one in maps for file in one.files],
             "skipped": None,
             "seconds": 1.25,
@@ -147,6 +148,11 @@ def make_output(
         evaluate_table(
             table, EvaluationSettings(components=components), folder, "evaluation", lambda place: {}, quiet
         )
-        made["evaluate"] = {"files": ["evaluation.json", "evaluation.md"], "skipped": None, "seconds": 2.5}
+        made["evaluate"] = {
+            "key": "e",
+            "files": ["evaluation.json", "evaluation.md"],
+            "skipped": None,
+            "seconds": 2.5,
+        }
     folder.write_json("steps.json", made)
     return folder

@@ -131,6 +131,10 @@ def test_what_a_table_lacks_is_said(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=says):
             places(tmp_path, by, name=["a", "b"])
+    with pytest.raises(
+        InputError, match=r"spatial 'box': this column holds struct<.*>, which names no group"
+    ):
+        places(tmp_path, "box", box=[{"west": 1}, {"west": 2}])
     found, rows = places(tmp_path, name=["a", "b"])
     reason = found.deal(np.ones(rows, bool), 2).about.skipped
     assert reason == "the table has neither enough counties nor geometry nor longitude and latitude"

@@ -90,6 +90,8 @@ def test_bytes_that_are_no_geometry_are_an_error(tmp_path: Path) -> None:
     table = load_table(str(tmp_path / "odd.parquet"))
     with pytest.raises(InputError, match=r"odd.parquet: g holds what is no WKB"):
         list(Geometry.of(table).polygons(table))
+    with pytest.raises(InputError, match=r"odd.parquet: g holds what is no WKB"):
+        read_points(table)
 
 
 def test_polygons_are_projected_as_geopandas_does(tmp_path: Path) -> None:

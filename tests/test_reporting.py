@@ -250,6 +250,7 @@ def test_two_states_have_a_map_each(tmp_path: Path) -> None:
         "manifest.json", (folder.read_json("manifest.json") or {}) | {"files": files, "table": "stats"}
     )
     draw(load_table(folder.url), MapSettings(), folder, "pca", "stats.qml", Threads(2), quiet)
+    folder.write_json("steps.json", {"pca": entry_of("pca.json")})
     text = page_of(folder)
     alts = [alt for alt, _ in pictures(text)]
     assert (
@@ -269,7 +270,9 @@ def test_previews_shrink_until_the_page_can_be_sent(whole: Folder, monkeypatch: 
 
 def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     folder = make_output(tmp_path / "out", steps=())
-    folder.write_json("steps.json", {"pca": {"files": [], "skipped": "too few zones.", "seconds": 0.1}})
+    folder.write_json(
+        "steps.json", {"pca": {"key": "p", "files": [], "skipped": "too few zones.", "seconds": 0.1}}
+    )
     text = page_of(folder)
     assert "There is no map: too few zones." in text
     assert "There is no evaluation: the step evaluate was not taken." in text
@@ -318,14 +321,30 @@ def test_zones_without_places_have_no_maps(tmp_path: Path) -> None:
     assert "<img" not in page_of(folder)
 
 
+def entry_of(name: str) -> dict[str, Any]:
+    return {"key": "k", "files": [name], "skipped": None, "seconds": 0.1}
+
+
+def test_what_an_earlier_table_left_is_not_taken_for_this_ones(tmp_path: Path) -> None:
+    folder = make_output(tmp_path / "out")
+    made = folder.read_json("steps.json") or {}
+    del made["pca"]  # as where a run was killed while it replaced these files
+    made["evaluate"]["key"] = None
+    folder.write_json("steps.json", made)
+    text = page_of(folder)
+    assert "There is no map: the step pca was not taken." in text
+    assert "There is no evaluation: the step evaluate was not taken." in text
+
+
 def test_an_output_that_is_none_is_refused(tmp_path: Path, whole: Folder) -> None:
     with pytest.raises(InputError, match=r"no manifest\.json"):
         report(Folder(str(tmp_path)), "report.html", table=load_table(whole.url), notify=quiet)
     folder = make_output(tmp_path / "out", steps=())
+    folder.write_json("steps.json", {name: entry_of(name) for name in ("evaluation.json", "pca.json")})
     folder.write("evaluation.json", b'{"rows": 1}')
     with pytest.raises(InputError, match=r"evaluation\.json is no evaluation of this version"):
         page_of(folder)
-    folder.remove("evaluation.json")
+    folder.write_json("steps.json", {"pca": entry_of("pca.json")})
     folder.write_json("pca.json", (whole.read_json("pca.json") or {}) | {"schema_version": 7})
     with pytest.raises(InputError, match=r"pca\.json describes no map .*schema_version 7, expected 1"):
         page_of(folder)

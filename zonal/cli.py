@@ -220,8 +220,10 @@ def demo(
         done = "zones summarised" if result.fresh else "zones were summarised already: nothing to do"
         print(f"{zones_of['kept']:,} {done}; {zones_of['covered']:,} of them are covered by pixels.")
         print(f"The table is {result.table} (made-up data); its manifest is {result.output}/manifest.json.")
-        print(f"The map is {result.output}/pca.tif, a picture of it {result.output}/pca.png.")
-        print(f"The report is {result.output}/report.html: open it in a browser.")
+        for file in result.files["pca"][:2]:
+            print(f"The map is {file}.")
+        for file in result.files["report"]:
+            print(f"The report is {file}: open it in a browser.")
 
 
 @app.command()

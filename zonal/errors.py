@@ -25,6 +25,10 @@ class InputError(ZonalError):
     exit_code = 3
 
 
+class UnfitError(InputError):
+    """A table is whole and readable, and does not allow what is asked of it: too few zones, no geometry."""
+
+
 class MissingError(InputError):
     """A file is not where something says it is."""
 

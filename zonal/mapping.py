@@ -28,7 +28,7 @@ from zonal.analysis.pca import Components, Stretch, components_of
 from zonal.analysis.places import COORDINATES, Geometry, best_utm, project, read_points
 from zonal.analysis.style import qml
 from zonal.clusters import Runner
-from zonal.errors import InputError, UsageError, first_line
+from zonal.errors import UnfitError, UsageError, first_line
 from zonal.events import Event, Notify
 from zonal.findings import MapSettings
 from zonal.grid import Grid
@@ -148,14 +148,14 @@ def draw(
                 raise
             notify(Event("warning", f"no map of {state}: {error}"))
     if not maps:
-        raise InputError(f"{table.name}: of no state is there anything to draw")
+        raise UnfitError(f"{table.name}: of no state is there anything to draw")
     folder.write_json(f"{name}.json", {**findings, "maps": [one.about for one in maps]})
     folder.write(style, qml(components, stretch).encode())
     maps[0] = replace(maps[0], files=(*maps[0].files, f"{name}.json", style))
     return maps
 
 
-class _EmptyError(InputError):
+class _EmptyError(UnfitError):
     """There is nothing to draw."""
 
 

@@ -41,10 +41,15 @@ _FINDING = re.compile(
 _PLACES = ("", f"{WORK}/**/", f"{DATASET}/*/", "pca/")
 
 
+def is_finding(name: str) -> bool:
+    """Whether a file, by its path in the output, is one that a step after the table writes."""
+    return bool(_FINDING.fullmatch(name))
+
+
 def _is_ours(name: str) -> bool:
     """Whether a file, by its path in the output, is one that a run writes."""
     known = name in (TABLE, MANIFEST) or name.startswith(f"{WORK}/")
-    return known or bool(_PART.fullmatch(name) or _FINDING.fullmatch(name))
+    return known or bool(_PART.fullmatch(name)) or is_finding(name)
 
 
 @dataclass(frozen=True)
@@ -243,7 +248,7 @@ class Output:
         made = self.folder.read_json(STEPS_MADE)
         for entry in (made or {}).values():
             for name in entry["files"]:
-                if _FINDING.fullmatch(name):
+                if is_finding(name):
                     self.folder.remove(name)
         self.folder.remove(STEPS_MADE)
         self.folder.prune("pca")

@@ -75,7 +75,9 @@ def report(folder: Folder, file: str, *, table: FinishedTable, notify: Notify) -
     if manifest is None:
         raise InputError(f"{folder.shown()}: no {MANIFEST}, so no finished run to report on")
     made = folder.read_json(STEPS_MADE) or {}
-    evaluation, pca = _evaluation(folder), _pca(folder)
+    done = {name for entry in made.values() if entry.get("key") for name in entry["files"]}
+    evaluation = _evaluation(folder) if "evaluation.json" in done else None
+    pca = _pca(folder) if "pca.json" in done else None
     found = {"evaluate": evaluation, "pca": pca}
     lacking = {
         step: (made.get(step, {}).get("skipped") or f"the step {step} was not taken").rstrip(".")

@@ -20,7 +20,7 @@ from zonal import engine
 from zonal.catalog import Catalog
 from zonal.clusters import Runner, Starting, place_of
 from zonal.engine import Result
-from zonal.errors import InputError, UsageError
+from zonal.errors import InputError, UnfitError, UsageError
 from zonal.events import Event, Notify, quiet, telling
 from zonal.findings import Step
 from zonal.fingerprint import digest
@@ -28,7 +28,7 @@ from zonal.io.finished import MANIFEST, FinishedTable, load_table
 from zonal.io.folder import Folder
 from zonal.io.lock import Lock
 from zonal.io.ranges import Blob
-from zonal.output import STEPS_MADE, WORK, Output
+from zonal.output import STEPS_MADE, WORK, Output, is_finding
 from zonal.settings import Settings
 
 VERSIONS = {"pca": 1, "evaluate": 1, "report": 1}
@@ -163,6 +163,8 @@ def take(settings: Settings, target: str | None, notify: Notify = quiet) -> tupl
         home, _, name = target.removesuffix(end).rpartition("/")
         home = home or ("/" if target.startswith("/") else ".")
     folder = Folder(home, catalog.storage_options(home))
+    if is_finding(f"{name}{end}") and folder.exists(MANIFEST):
+        raise UsageError(f"--output {target}: a run's own file; leave --output out to make it anew")
     with ExitStack() as stack:
         runner = stack.enter_context(Starting(*place_of(settings))) if step == "pca" else None
         files = make(step, table, settings, catalog, folder, name, notify, runner)
@@ -225,13 +227,13 @@ class Work:
 
     def files(self, step: Step) -> tuple[str, ...]:
         """Say where a step's files are, or warn why there are none."""
-        entry = self._made[step]
+        entry = self._made.get(step, {"files": (), "skipped": None})  # another run may be at it by now
         if entry["skipped"]:
             self.notify(Event("warning", f"no {MAKES[step]}: {entry['skipped']}"))
         return tuple(self.output.folder.shown(name) for name in entry["files"])
 
     def take(self, step: Step, manifest: Mapping[str, Any], lock: Lock) -> None:
-        """Take a step. What the table does not allow is left out, unless it was asked for: by name, or in settings."""
+        """Take a step; one that the table does not allow is left out, unless asked for by name or setting."""
         folder = self.output.folder
         started = time.perf_counter()
         self.notify(Event("info", DOING[step]))
@@ -243,7 +245,7 @@ class Work:
                 *(step, table, self.settings, self.catalog, folder, DRAFTS + NAMES[step]),
                 *(self.notify, self.runner),
             )
-        except InputError as error:
+        except UnfitError as error:
             if {"steps", step} & self.settings.model_fields_set:
                 raise
             skipped = str(error)
@@ -260,10 +262,12 @@ class Work:
     def _publish(self, step: Step, files: Sequence[str]) -> dict[str, Any]:
         """Give a step's files their names; return what other steps made. Killed here, it is not done."""
         folder, others = self.output.folder, self._made
-        old = others.pop(step, {"files": []})
-        folder.write_json(STEPS_MADE, others)
+        old = others.pop(step, {"files": []})["files"]
         new = [file.removeprefix(DRAFTS) for file in files]
-        for name in {*old["files"]} - {*new}:
+        # Without a key it is not done, and whatever comes next knows which files are to go.
+        under_way = {"key": None, "files": sorted({*old, *new}), "skipped": None, "seconds": 0.0}
+        folder.write_json(STEPS_MADE, {**others, step: under_way})
+        for name in {*old} - {*new}:
             folder.remove(name)
         for file, name in zip(files, new, strict=True):
             folder.move(file, name)

@@ -187,6 +187,43 @@ def test_zones_without_attributes_have_an_evaluation_that_says_so(town: Path, tm
     assert found.pca and all(row.skipped for row in found.regressions)
 
 
+def test_a_step_that_could_not_be_written_is_taken_again(
+    town: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise InputError("the map cannot be written in /tmp: is the disk full?")
+
+    before = times(output)
+    with monkeypatch.context() as patch, pytest.raises(InputError, match="disk full"):
+        patch.setattr("zonal.mapping.write_cog", full)
+        taken(town, output, pca={"resolution": 20}, steps="pca")
+    assert changed(before, output) == set()
+    shutil.rmtree(output)
+    shutil.copytree(town / "table", output)
+    with monkeypatch.context() as patch, pytest.raises(InputError, match="disk full"):
+        patch.setattr("zonal.mapping.write_cog", full)
+        taken(town, output)
+    result, _ = taken(town, output, steps="pca")
+    assert {Path(file).name for file in result.files["pca"]} == MADE["pca"]
+
+
+def test_a_new_table_also_removes_files_that_were_being_replaced(
+    town: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = Folder.move
+
+    def killed(self: Folder, name: str, target: str) -> None:
+        if target == "pca.json":
+            raise KeyboardInterrupt
+        old(self, name, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Folder, "move", killed)
+        taken(town, output, pca={"resolution": 20}, steps="pca")
+    taken(town, output, fresh=True, steps="stats")
+    assert {path.name for path in output.iterdir()} == {"stats.parquet", "manifest.json"}
+
+
 def test_an_output_in_use_is_left_alone(town: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = times(output)
     with locked(Folder(str(output / ".work"))), pytest.raises(LockedError):
@@ -216,6 +253,7 @@ def test_what_is_asked_wrongly_of_a_table_is_a_usage_error(output: Path, tmp_pat
     for step, target, says in (
         ("pca", str(tmp_path / "map.png"), "expected a name that ends in .tif"),
         ("report", None, "a report is about a run"),
+        ("pca", str(output / "pca.tif"), "a run's own file; leave --output out"),
     ):
         with pytest.raises(UsageError, match=says):
             steps.take(load(None, {"steps": step, "output": table}), target)

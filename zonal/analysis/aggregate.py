@@ -33,7 +33,10 @@ EXTREMES = {"min": np.fmin, "max": np.fmax}
 OWN = ("pixel_count", "valid_fraction", "tile_count", "zone_count", "bbox", "geometry")
 """Columns that say how a table was made; of these, an area's are computed or left out."""
 
-ADDITIVE = tuple(name + end for end in ("20", "10", "") for name in ("ALAND", "AWATER", "POP", "HOUSING"))
+ADDITIVE = (
+    *(name + end for end in ("20", "10", "") for name in ("ALAND", "AWATER", "POP", "HOUSING")),
+    *("POP100", "HU100"),
+)
 """Census columns that are amounts: an area's is the sum of its zones'."""
 
 

@@ -6,10 +6,13 @@ statistics nor colours.
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import numpy.typing as npt
 import rasterio.features
 from affine import Affine
+from rasterio.errors import NotGeoreferencedWarning
 
 
 def burn(
@@ -38,5 +41,7 @@ def burn(
     ]
     if not shapes:
         return np.full(shape, -1, np.int32)
-    found = rasterio.features.rasterize(shapes, shape, fill=-1, transform=transform, dtype="int32")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a window at the origin is not lost
+        found = rasterio.features.rasterize(shapes, shape, fill=-1, transform=transform, dtype="int32")
     return np.asarray(found, np.int32)

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from zonal.analysis.rows import Rows, is_number
-from zonal.errors import InputError
+from zonal.errors import InputError, UnfitError
 from zonal.yamlfile import did_you_mean
 
 STATISTICS = ("mean", "std", "min", "max", "sum")
@@ -85,7 +85,7 @@ def feature_names(
     ):
         if names:
             return tuple(names)
-    raise InputError(f"{table.name}: no column looks like a feature; name some with --features")
+    raise UnfitError(f"{table.name}: no column looks like a feature; name some with --features")
 
 
 def read_features(table: Rows, names: Sequence[str]) -> Features:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from sklearn.model_selection import KFold, StratifiedKFold
 
 from zonal.analysis.areas import Areas, find_areas
@@ -113,7 +114,10 @@ class Places:
                     f"spatial folds by {by!r}: expected {', '.join(SPATIAL)} or a column"
                     f"{did_you_mean(by, (*SPATIAL, *joined.names))}"
                 )
-            groups = Areas.of(by, joined.read(by)).code[kept].astype(np.int64)
+            values = joined.read(by)
+            if pa.types.is_nested(values.type):
+                raise InputError(f"spatial {by!r}: this column holds {values.type}, which names no group")
+            groups = Areas.of(by, values).code[kept].astype(np.int64)
         elif by != "grid":
             try:
                 groups = (

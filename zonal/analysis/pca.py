@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zonal.analysis.gram import BATCH, Floats, Gram
-from zonal.errors import InputError
+from zonal.errors import UnfitError
 
 NEGLIGIBLE = 1e-12
 """A feature whose variance is less than this share of its mean square varies by rounding alone."""
@@ -72,15 +72,15 @@ def components_of(
 
     Raises
     ------
-    InputError
+    UnfitError
         If there are too few rows, or no feature varies.
     """
     if gram.count < 2:
-        raise InputError(f"principal components need two zones with statistics; there are {gram.count}")
+        raise UnfitError(f"principal components need two zones with statistics; there are {gram.count}")
     variance = gram.variance
     varies = variance > NEGLIGIBLE * (variance + gram.mean**2)
     if not varies.any():
-        raise InputError(f"none of the {len(features)} features varies: there are no principal components")
+        raise UnfitError(f"none of the {len(features)} features varies: there are no principal components")
     scale = np.where(varies & standardize, np.sqrt(np.where(varies, variance, 1.0)), 1.0)
     weight = np.where(varies, 1.0 / scale, 0.0)
     values, vectors = np.linalg.eigh(gram.scatter * np.outer(weight, weight))

@@ -17,7 +17,7 @@ import pyproj
 import shapely
 
 from zonal.analysis.rows import Rows
-from zonal.errors import InputError, first_line
+from zonal.errors import InputError, UnfitError, first_line
 from zonal.pieces import WGS84, Geometries, operation, reproject, unwrap, utm_epsg
 
 COORDINATES = (
@@ -57,7 +57,7 @@ class Geometry:
         """
         found = cls.find(table)
         if found is None:
-            raise InputError(f"{table.name} has no geometry (it is no GeoParquet): there is nothing to draw")
+            raise UnfitError(f"{table.name} has no geometry (it is no GeoParquet): there is nothing to draw")
         return found
 
     @classmethod
@@ -72,7 +72,7 @@ class Geometry:
                 f"{table.name}: geometry is encoded as {about['encoding']}; only WKB can be read"
             )
         if "crs" in about and about["crs"] is None:
-            raise InputError(f"{table.name}: its geometry has no CRS, so no place on Earth")
+            raise UnfitError(f"{table.name}: its geometry has no CRS, so no place on Earth")
         try:
             crs = pyproj.CRS.from_json_dict(about["crs"]) if "crs" in about else pyproj.CRS("OGC:CRS84")
         except (pyproj.exceptions.CRSError, TypeError) as error:
@@ -88,15 +88,17 @@ class Geometry:
         Null becomes an empty polygon; so does what is no polygon.
         """
         for batch in table.batches([self.column, *columns]):
-            try:
-                found = shapely.from_wkb(batch.column(0).to_numpy(zero_copy_only=False))
-            except shapely.errors.GEOSException as error:
-                raise InputError(
-                    f"{table.name}: {self.column} holds what is no WKB: {first_line(error)}"
-                ) from None
-            found = np.array(found, object)
+            found = self._shapes(table, batch)
             found[~np.isin(shapely.get_type_id(found), POLYGONAL)] = shapely.Polygon()
             yield found, batch.select(list(columns))
+
+    def _shapes(self, table: Rows, batch: pa.RecordBatch) -> Geometries:
+        try:
+            return np.array(shapely.from_wkb(batch.column(0).to_numpy(zero_copy_only=False)), object)
+        except shapely.errors.GEOSException as error:
+            raise InputError(
+                f"{table.name}: {self.column} holds what is no WKB: {first_line(error)}"
+            ) from None
 
 
 def project(polygons: Geometries, source: str, target: str) -> Geometries:
@@ -124,7 +126,7 @@ def read_points(table: Rows) -> npt.NDArray[np.float64] | None:
         return np.column_stack([_degrees(found[name], table.name, name) for name in pair])
     middles = [np.empty((0, 2))]
     for batch in table.batches([geometry.column]):
-        bounds = shapely.bounds(shapely.from_wkb(batch.column(0).to_numpy(zero_copy_only=False)))
+        bounds = shapely.bounds(geometry._shapes(table, batch))
         if pyproj.CRS(geometry.crs).is_geographic:
             wide = bounds[:, 2] - bounds[:, 0] > 180  # across the antimeridian: its eastern end counts
             bounds[wide, 0] = bounds[wide, 2]
@@ -164,7 +166,7 @@ def best_utm(points: npt.NDArray[np.float64]) -> str:
     """
     known = points[np.isfinite(points).all(axis=1)]
     if not len(known):
-        raise InputError("no row has a place on Earth: there is no UTM zone for them")
+        raise UnfitError("no row has a place on Earth: there is no UTM zone for them")
     strips = np.floor((known[:, 0] + 180) / 6).astype(int) % 60
     strip = np.array([np.bincount(strips).argmax()])
     south = np.array([np.median(known[:, 1]) < 0])

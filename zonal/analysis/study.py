@@ -22,7 +22,7 @@ from zonal.analysis.join import Joined
 from zonal.analysis.places import COORDINATES
 from zonal.analysis.regression import Prepared, Training, grams, total, trainings
 from zonal.analysis.targets import CENSUS, CENSUS_COLUMNS, find, numbers
-from zonal.errors import InputError
+from zonal.errors import InputError, UnfitError
 from zonal.findings import EvaluationSettings, Model
 
 
@@ -115,7 +115,7 @@ class Study:
         self.features: Features = read_features(joined.table, names)
         self.used, self.width = self.features.values.shape
         if not self.used:
-            raise InputError(
+            raise UnfitError(
                 f"{joined.table.name}: none of its {joined.table.rows:,} rows has all {len(names)} features "
                 f"({names[0]}, ...): there is nothing to evaluate"
             )
@@ -153,7 +153,7 @@ class Study:
                 raise InputError(f"feature {name!r} is what {what}; leave it out of one of them")
         names = tuple(name for name in found if name not in telling)
         if not names:
-            raise InputError(f"{joined.table.name}: every column that could be a feature is a target")
+            raise UnfitError(f"{joined.table.name}: every column that could be a feature is a target")
         return names, left_out
 
     def too_few(self, rows: int, features: FeatureSet) -> str | None:

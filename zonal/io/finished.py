@@ -81,6 +81,12 @@ class FinishedTable:
     about: dict[str, Any] | None = field(repr=False)
     _pieces: tuple[_Piece, ...] = field(repr=False)
 
+    def __post_init__(self) -> None:
+        names = self.schema.names
+        if len({*names}) < len(names):
+            twice = next(name for at, name in enumerate(names) if name in names[:at])
+            raise InputError(f"{self.name}: two columns are named {twice!r}; rename one")
+
     @property
     def rows(self) -> int:
         """Number of rows."""
@@ -171,7 +177,15 @@ def _of_parquet(name: str, place: str, blobs: Sequence[Blob], local: bool) -> Fi
         geo = _joint(geo, [_json(schema, b"geo") for schema in schemas])
     zone_id = (about or {}).get("zone_id")
     known = zone_id if isinstance(zone_id, str) and zone_id in schema.names else None
-    return FinishedTable(name, place, local, schema, known, geo, about, pieces)
+    plain = pa.schema([pa.field(f.name, _plain(f.type), f.nullable) for f in schema])
+    return FinishedTable(name, place, local, plain, known, geo, about, pieces)
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """Of types that differ in layout alone, the one that Arrow can do everything with."""
+    if pa.types.is_string_view(kind):
+        return pa.large_string()
+    return pa.large_binary() if pa.types.is_binary_view(kind) else kind
 
 
 def _json(schema: pa.Schema, key: bytes) -> dict[str, Any] | None:

@@ -220,8 +220,8 @@ def demo(
         done = "zones summarised" if result.fresh else "zones were summarised already: nothing to do"
         print(f"{zones_of['kept']:,} {done}; {zones_of['covered']:,} of them are covered by pixels.")
         print(f"The table is {result.table} (made-up data); its manifest is {result.output}/manifest.json.")
-        for file in result.files["pca"][:2]:
-            print(f"The map is {file}.")
+        for what, file in zip(("The map is", "A picture of it is"), result.files["pca"], strict=False):
+            print(f"{what} {file}.")
         for file in result.files["report"]:
             print(f"The report is {file}: open it in a browser.")
 

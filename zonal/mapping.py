@@ -25,7 +25,7 @@ from zonal.analysis.canvas import MOST_PIXELS, Boxes, Window, canvas, painted, u
 from zonal.analysis.features import feature_names, read_features
 from zonal.analysis.gram import Gram
 from zonal.analysis.pca import Components, Stretch, components_of
-from zonal.analysis.places import COORDINATES, Geometry, best_utm, project, read_points
+from zonal.analysis.places import COORDINATES, Geometry, best_utm, crs_name, project, read_points
 from zonal.analysis.style import qml
 from zonal.clusters import Runner
 from zonal.errors import UnfitError, UsageError, first_line
@@ -162,13 +162,11 @@ class _EmptyError(UnfitError):
 def _known(crs: str) -> str:
     """Name a CRS as `Geometry` does: by its code if it has one."""
     try:
-        found = pyproj.CRS(crs)
+        return crs_name(pyproj.CRS(crs))
     except pyproj.exceptions.CRSError as error:
         raise UsageError(
             f"crs {crs!r}: expected a code such as EPSG:32610, or WKT: {first_line(error)}"
         ) from None
-    authority = found.to_authority(min_confidence=100)
-    return ":".join(authority) if authority else str(found.to_wkt())
 
 
 def _best_crs(table: FinishedTable) -> str:

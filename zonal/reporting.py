@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyproj
 import shapely
 from affine import Affine
@@ -26,7 +24,8 @@ from zonal.analysis.evaluation import Evaluation
 from zonal.analysis.features import feature_names
 from zonal.analysis.page import Page, Picture, percent, render, short, title
 from zonal.analysis.places import COORDINATES, Geometry, project
-from zonal.analysis.targets import LAND
+from zonal.analysis.rows import floats
+from zonal.analysis.targets import LAND, numbers
 from zonal.errors import InputError, first_line
 from zonal.events import Notify, telling
 from zonal.io.finished import MANIFEST, FinishedTable
@@ -216,7 +215,7 @@ def _valid(table: FinishedTable, pca: Mapping[str, Any] | None, notify: Notify) 
     shape = (max(1, round((north - y.min()) / size)), max(1, round((x.max() - west) / size)))
     values, shares = np.full(shape, np.nan), [np.empty(0)]
     for polygons, columns in geometry.polygons(table, [column]):
-        shares.append(_numbers(columns[column]))
+        shares.append(floats(columns[column]))
         drawn = _drawable(project(polygons, geometry.crs, crs), west, north, size)
         zone = burn(drawn, Affine(size, 0, west, 0, -size, north), shape)
         values[zone >= 0] = shares[-1][zone[zone >= 0]]
@@ -263,20 +262,20 @@ def _histograms(table: FinishedTable, pca: Mapping[str, Any] | None) -> tuple[Hi
     names = {*table.schema.names}
     found = []
     if "pixel_count" in names:
-        values = _numbers(table.read(["pixel_count"])[0])
+        values = floats(table.read(["pixel_count"])[0])
         found.append(histogram("Pixels of a zone", values, logarithmic=True))
     land = next((name for name in LAND if name in names), None)
     if land is not None:
-        values = _numbers(table.read([land])[0]) / 1e6
+        values = numbers(land, table.read([land])[0]) / 1e6
         found.append(histogram("Land area of a zone, km²", values, logarithmic=True))
     if "valid_fraction" in names:
-        values = _numbers(table.read(["valid_fraction"])[0])
+        values = floats(table.read(["valid_fraction"])[0])
         found.append(histogram("Share of a zone with valid pixels", values, ends=(0.0, 1.0)))
     if pca is not None and names.issuperset(pca["features"]):
         loadings = np.array(pca["loadings"]) / pca["scale"]
         scores = [np.empty((0, len(loadings)))]
         for batch in table.batches(pca["features"]):
-            values = np.column_stack([_numbers(batch[name]) for name in pca["features"]])
+            values = np.column_stack([floats(batch[name]) for name in pca["features"]])
             scores.append((values - pca["mean"]) @ loadings.T)
         kinds = CHANNELS if len(loadings) > 1 else ("grey",)
         for number, (kind, column) in enumerate(zip(kinds, np.concatenate(scores).T, strict=False), 1):
@@ -285,8 +284,3 @@ def _histograms(table: FinishedTable, pca: Mapping[str, Any] | None) -> tuple[Hi
                 low, high = np.percentile(known, (0.1, 99.9)).tolist()
                 found.append(histogram(f"PC{number}", known, kind=kind, ends=(low, high)))
     return tuple(one for one in found if one is not None)
-
-
-def _numbers(values: pa.Array | pa.ChunkedArray) -> Floats:
-    """As float64, null as NaN."""
-    return np.asarray(pc.cast(values, pa.float64()).to_numpy(zero_copy_only=False), float)

@@ -11,7 +11,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
@@ -24,6 +23,7 @@ from zonal.errors import InputError, UnfitError, UsageError
 from zonal.events import Event, Notify, quiet, telling
 from zonal.findings import Step
 from zonal.fingerprint import digest
+from zonal.io.export import beside
 from zonal.io.finished import MANIFEST, FinishedTable, load_table
 from zonal.io.folder import Folder
 from zonal.io.lock import Lock
@@ -68,27 +68,7 @@ def run(
 ) -> list[Result]:
     """Run a workflow: the steps that it names, of each year.
 
-    Parameters
-    ----------
-    settings : Settings
-    fresh : bool
-        Replace what the output holds, instead of resuming it or refusing.
-    notify : callable
-        Told of every `Event`.
-    runner : Runner, optional
-        Where tasks run, in place of what `settings.cluster` says.
-    frame : GeoDataFrame, optional
-        Zones, in place of `settings.zones`.
-
-    Returns
-    -------
-    list of Result
-        One for each year.
-
-    Raises
-    ------
-    ZonalError
-        One of its kinds, with the exit code of the command line.
+    Parameters, results and errors are those of `zonal.engine.run`, which makes the table.
     """
     with ExitStack() as stack:
         if runner is None and {"stats", "pca"} & {*settings.steps}:
@@ -155,8 +135,8 @@ def take(settings: Settings, target: str | None, notify: Notify = quiet) -> tupl
         raise UsageError(f"{table.name} is no output of zonal run: a report is about a run")
     end = ENDS[step]
     if target is None:
-        stem = table.place.rstrip("/").rsplit("/", 1)[-1].split("?")[0].rsplit(".", 1)[0]
-        home, name = str(Path(table.place).parent) if table.local else ".", f"{stem}-{MAKES[step]}"
+        file = beside(table, f"-{MAKES[step]}")
+        home, name = str(file.parent), file.name
     else:
         if not target.endswith(end):
             raise UsageError(f"--output {target}: expected a name that ends in {end}")

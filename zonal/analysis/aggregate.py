@@ -16,16 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from zonal.analysis.areas import Areas, Groups
-from zonal.analysis.rows import Rows, is_number
+from zonal.analysis.rows import KINDS, Rows, floats, is_number
 from zonal.errors import InputError, UsageError, first_line
 from zonal.yamlfile import did_you_mean
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
-
-KINDS = ("mean", "std", "min", "max", "sum", "count")
-"""Ends of the names of statistic columns: ``A00_mean``."""
 
 EXTREMES = {"min": np.fmin, "max": np.fmax}
 """How extremes merge; NaN counts for nothing."""
@@ -328,11 +325,6 @@ class _Band:
 def _ratio(a: Floats, b: Floats) -> Floats:
     """Divide; by nothing it gives 0."""
     return np.divide(a, b, out=np.zeros(len(a)), where=b > 0)
-
-
-def floats(values: pa.Array) -> Floats:
-    """Numbers as float64, NaN for null."""
-    return np.asarray(pc.cast(values, pa.float64(), safe=False).to_numpy(zero_copy_only=False), float)
 
 
 def _weights(batch: pa.RecordBatch, name: str, table: str) -> Floats:

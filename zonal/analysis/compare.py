@@ -16,11 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from zonal.analysis.keys import check_unique, comparable, key_columns
-from zonal.analysis.rows import Rows, is_number
+from zonal.analysis.rows import KINDS, Rows, is_number
 from zonal.errors import InputError
-
-KINDS = ("mean", "std", "min", "max", "sum", "count")
-"""Ends of the names of statistic columns: ``A00_mean``."""
 
 ALONE = ("pixel_count", "tile_count", "zone_count")
 """Columns that end like a statistic and are none."""

@@ -13,16 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from zonal.analysis.aggregate import floats, has_pixels
+from zonal.analysis.aggregate import has_pixels
 from zonal.analysis.areas import Areas
-from zonal.analysis.places import Geometry, project
-from zonal.analysis.rows import Rows
+from zonal.analysis.places import EQUAL_AREA, Geometry, project
+from zonal.analysis.rows import Rows, floats
 from zonal.pieces import Geometries, areas
 
 Floats = npt.NDArray[np.float64]
-
-EQUAL_AREA = "EPSG:6933"
-"""Where polygons are measured: equal-area on the whole Earth."""
 
 
 @dataclass(frozen=True, slots=True)

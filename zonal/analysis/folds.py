@@ -19,7 +19,7 @@ from zonal.analysis.areas import Areas, find_areas
 from zonal.analysis.evaluation import Folds
 from zonal.analysis.gram import Floats
 from zonal.analysis.join import Joined
-from zonal.analysis.places import read_points
+from zonal.analysis.places import EQUAL_AREA, read_points
 from zonal.errors import InputError
 from zonal.findings import SPATIAL
 from zonal.pieces import WGS84, operation
@@ -27,9 +27,6 @@ from zonal.yamlfile import did_you_mean
 
 Labels = npt.NDArray[np.int64]
 """For each row the number of its group or fold, from 0; -1 for none."""
-
-EQUAL_AREA = "EPSG:6933"
-"""Cylindrical equal-area projection of the whole Earth, metres: the grid's CRS."""
 
 BLOCK_KM = 10.0
 """Side of a grid cell where nobody says it."""

@@ -28,6 +28,9 @@ COORDINATES = (
 )
 """Pairs of columns that are taken for a row's place where there is no geometry."""
 
+EQUAL_AREA = "EPSG:6933"
+"""Cylindrical equal-area projection of the whole Earth, metres."""
+
 POLYGONAL = (3, 6)
 """shapely's numbers of Polygon and MultiPolygon."""
 
@@ -77,8 +80,7 @@ class Geometry:
             crs = pyproj.CRS.from_json_dict(about["crs"]) if "crs" in about else pyproj.CRS("OGC:CRS84")
         except (pyproj.exceptions.CRSError, TypeError) as error:
             raise InputError(f"{table.name}: its CRS cannot be read: {first_line(error)}") from None
-        authority = crs.to_authority(min_confidence=100)
-        return cls(column, ":".join(authority) if authority else crs.to_wkt())
+        return cls(column, crs_name(crs))
 
     def polygons(
         self, table: Rows, columns: Sequence[str] = ()
@@ -99,6 +101,12 @@ class Geometry:
             raise InputError(
                 f"{table.name}: {self.column} holds what is no WKB: {first_line(error)}"
             ) from None
+
+
+def crs_name(crs: pyproj.CRS) -> str:
+    """Name a CRS as pyproj takes it: by its authority's code if it has one, else in WKT."""
+    authority = crs.to_authority(min_confidence=100)
+    return ":".join(authority) if authority else str(crs.to_wkt())
 
 
 def project(polygons: Geometries, source: str, target: str) -> Geometries:

@@ -8,7 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
+
+KINDS = ("mean", "std", "min", "max", "sum", "count")
+"""Ends of the names of statistic columns: ``A00_mean``."""
 
 
 class Rows(Protocol):
@@ -44,3 +50,8 @@ class Rows(Protocol):
 def is_number(kind: pa.DataType) -> bool:
     """Whether a type is a number."""
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+
+def floats(values: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float64]:
+    """Read numbers as float64, NaN for null."""
+    return np.asarray(pc.cast(values, pa.float64(), safe=False).to_numpy(zero_copy_only=False), float)

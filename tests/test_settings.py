@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from zonal.credentials import without_credentials
+from zonal.daskcluster import TEMPLATE
 from zonal.errors import InputError, UsageError, ZonalError
 from zonal.settings import Settings, settings_error
 from zonal.states import STATES, find
@@ -220,7 +221,7 @@ def test_a_cluster_is_local_or_an_address(address: str):
 )
 def test_another_word_for_a_cluster_is_refused(address: str):
     assert sentence(cluster=address) == (
-        f"cluster {address!r}: expected 'local' or an address such as tcp://host:8786"
+        f"cluster {address!r}: expected 'local', 'kubernetes' or an address such as tcp://host:8786"
     )
 
 
@@ -240,13 +241,13 @@ def test_another_word_for_a_dashboard_is_refused(place: str):
 
 def test_a_dashboard_makes_no_sense_on_a_cluster_that_exists():
     assert sentence(cluster="tcp://h:1", dashboard="0.0.0.0:8787") == (
-        "dashboard is for a local cluster; the one at tcp://h:1 brings its own, leave it out"
+        "dashboard is for cluster local, not for tcp://h:1; leave it out"
     )
 
 
 def test_workers_make_no_sense_on_a_cluster_that_exists():
     assert sentence(cluster="tcp://h:1", workers=2) == (
-        "workers is for a local cluster; the one at tcp://h:1 brings its own, leave it out"
+        "workers is for cluster local or kubernetes, not for tcp://h:1; leave it out"
     )
 
 
@@ -519,8 +520,8 @@ def test_an_unknown_workflow_lists_the_bundled_ones():
     with pytest.raises(UsageError) as caught:
         load("washingtn-2020")
     assert str(caught.value) == (
-        "workflow 'washingtn-2020': not a YAML file and no bundled workflow (demo, seattle-bellevue, "
-        "washington-2020); did you mean 'washington-2020'?"
+        "workflow 'washingtn-2020': not a YAML file and no bundled workflow (all-states, demo, "
+        "seattle-bellevue, washington-2020); did you mean 'washington-2020'?"
     )
     with pytest.raises(UsageError, match="no bundled workflow"):
         load("kustomization")
@@ -539,7 +540,7 @@ def test_a_missing_file_is_an_input_error():
 
 def test_every_bundled_workflow_loads_outside_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    assert workflow_names() == ("demo", "seattle-bellevue", "washington-2020")
+    assert workflow_names() == ("all-states", "demo", "seattle-bellevue", "washington-2020")
     for name in workflow_names():
         assert load(name) == load(str(bundled(f"workflows/{name}.yaml")))
 
@@ -560,17 +561,45 @@ def test_the_config_map_holds_every_workflow():
     assert files == [f"{name}.yaml" for name in workflow_names()]
 
 
-def test_the_wheel_carries_the_catalog_and_the_workflows():
+def test_the_wheel_carries_the_catalog_the_workflows_and_the_template_of_a_cluster():
     if not (REPO / "pyproject.toml").exists():
         pytest.skip("not in a checkout")
     project = tomllib.loads((REPO / "pyproject.toml").read_text())
     mapped = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
-    assert mapped == {
-        "data_catalog.yaml": "zonal/_data/data_catalog.yaml",
-        "workflows": "zonal/_data/workflows",
-    }
+    names = ("data_catalog.yaml", TEMPLATE, "workflows")
+    assert mapped == {name: f"zonal/_data/{name}" for name in names}
+    assert all((REPO / name).exists() for name in names)
 
 
 def test_a_file_that_is_not_bundled_is_an_input_error():
     with pytest.raises(InputError, match=r"workflows/none\.yaml is not bundled"):
         bundled("workflows/none.yaml")
+
+
+def test_one_state_of_several_is_taken_by_its_number_in_the_order_of_fips_codes() -> None:
+    settings = Settings(state="WA,AL", year=2020)
+    assert [settings.of_state(number).state for number in (0, 1)] == [("AL",), ("WA",)]
+    for number in (-1, 2):
+        with pytest.raises(UsageError, match="there are 2 states"):
+            settings.of_state(number)
+
+
+def test_an_output_with_a_gap_needs_what_fills_it() -> None:
+    assert Settings(state="WA", year=2020, output="/o/{state}-{year}").output == "/o/{state}-{year}"
+    for words in ({"output": "/o/{state}"}, {"state": "WA", "output": "/o/{year}"}):
+        with pytest.raises(ValidationError, match="to fill in"):
+            Settings(**words)
+
+
+def test_fewer_pods_than_are_waited_for_and_a_template_without_pods_are_refused() -> None:
+    assert Settings(cluster="kubernetes", workers=4, min_workers=4).min_workers == 4
+    with pytest.raises(ValidationError, match="min_workers 5 > workers 4"):
+        Settings(cluster="kubernetes", workers=4, min_workers=5)
+    with pytest.raises(ValidationError, match="cluster_template is for cluster kubernetes, not for local"):
+        Settings(cluster_template="x.yaml")
+
+
+def test_a_template_in_the_settings_is_not_shown() -> None:
+    settings = Settings(cluster="kubernetes", cluster_template={"spec": {"env": "hush"}})
+    assert settings.public()["cluster_template"] == "given"
+    assert "hush" not in repr(settings)

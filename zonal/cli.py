@@ -24,6 +24,7 @@ from zonal.options import (
     Cache,
     CatalogFile,
     Cluster,
+    ClusterTemplate,
     County,
     Coverage,
     Dashboard,
@@ -32,6 +33,7 @@ from zonal.options import (
     JsonLogs,
     KeepWater,
     MaxLand,
+    MinWorkers,
     Mirror,
     Output,
     Patience,
@@ -39,6 +41,7 @@ from zonal.options import (
     Raster,
     Stall,
     State,
+    StateIndex,
     Stats,
     Steps,
     Threads,
@@ -85,6 +88,7 @@ def _top(
 def run(
     workflow: Workflow = None,
     state: State = None,
+    state_index: StateIndex = None,
     year: Year = None,
     county: County = None,
     bbox: Bbox = None,
@@ -98,6 +102,8 @@ def run(
     engine: Engine = None,
     cluster: Cluster = None,
     workers: Workers = None,
+    min_workers: MinWorkers = None,
+    cluster_template: ClusterTemplate = None,
     threads: Threads = None,
     attempts: Attempts = None,
     patience: Patience = None,
@@ -115,7 +121,7 @@ def run(
     json_logs: JsonLogs = False,
 ) -> None:
     """Run a workflow: zones and a raster in; a table, a map and a report out. Flags override the workflow."""
-    from zonal.clusters import Starting, place_of
+    from zonal.clusters import place_of
     from zonal.local import fork_from_a_server
 
     gc.disable()  # what imports make stays: looking for garbage in it takes a tenth of the start
@@ -126,8 +132,7 @@ def run(
         fork_from_a_server()
     from zonal.screen import screen
 
-    starting = Starting(*place_of(settings))
-    with starting as runner, screen(quiet=quiet, json_logs=json_logs) as notify:
+    with screen(quiet=quiet, json_logs=json_logs) as notify, place_of(settings, notify) as runner:
         from zonal import steps as taken  # takes its time, in which workers start
 
         gc.freeze()
@@ -146,6 +151,7 @@ def run(
 def plan(
     workflow: Workflow = None,
     state: State = None,
+    state_index: StateIndex = None,
     year: Year = None,
     county: County = None,
     bbox: Bbox = None,
@@ -191,7 +197,9 @@ def _settings(workflow: str | None, words: dict[str, Any]) -> Settings:
     from zonal.settings import Settings
     from zonal.workflows import load
 
-    return load(workflow, {name: words[name] for name in Settings.model_fields if name in words})
+    settings = load(workflow, {name: words[name] for name in Settings.model_fields if name in words})
+    index = words["state_index"]
+    return settings if index is None else settings.of_state(index)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Where tasks run: workers of this machine, a cluster at an address, or this process.
+"""Where tasks run: workers of this machine, a cluster at an address, pods made for the run, or this process.
 
 Knows Dask clients; knows nothing of the tasks. All give `Runner`, and all give
 the same values.
@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import platform
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Protocol
 
+from zonal import daskcluster
 from zonal.errors import InputError, StoreError, ZonalError, first_line
+from zonal.events import Event, Notify, quiet, telling
 from zonal.local import DASHBOARD, local_cluster
 
 if TYPE_CHECKING:
@@ -102,6 +106,11 @@ class Distributed:
         """Of all workers."""
         with self._reached():
             return sum(self.client.nthreads().values())
+
+    def count(self) -> int:
+        """How many workers there are."""
+        with self._reached():
+            return len(self.client.nthreads())
 
     def run(
         self, graph: dict[Any, Any], keys: Sequence[Any], avoid: Collection[str] = ()
@@ -214,7 +223,34 @@ class _Watch:
             )
 
 
-class Starting:
+class _Elsewhere:
+    """A `Runner` that stands for another, which is found when it is needed."""
+
+    def _runner(self) -> Runner:
+        raise NotImplementedError
+
+    @property
+    def described(self) -> str:
+        """Where the tasks run."""
+        return self._runner().described
+
+    @property
+    def threads(self) -> int:
+        """Of its workers."""
+        return self._runner().threads
+
+    def run(
+        self, graph: dict[Any, Any], keys: Sequence[Any], avoid: Collection[str] = ()
+    ) -> Iterator[tuple[Any, Any]]:
+        """Run there."""
+        return self._runner().run(graph, keys, avoid)
+
+    def everywhere(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+        """Call there."""
+        return self._runner().everywhere(function, *arguments)
+
+
+class Starting(_Elsewhere):
     """A cluster that comes up in the background of a `with`; whoever first needs it waits for it.
 
     Who leaves before that does not: the cluster goes as soon as it is up, or with the process.
@@ -261,30 +297,97 @@ class Starting:
         if self._coming.done():
             self._thread.join()
 
-    @property
-    def described(self) -> str:
-        """Where the tasks run."""
-        return self._coming.result().described
-
-    @property
-    def threads(self) -> int:
-        """Of its workers."""
-        return self._coming.result().threads
-
-    def run(
-        self, graph: dict[Any, Any], keys: Sequence[Any], avoid: Collection[str] = ()
-    ) -> Iterator[tuple[Any, Any]]:
-        """Run there."""
-        return self._coming.result().run(graph, keys, avoid)
-
-    def everywhere(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
-        """Call there."""
-        return self._coming.result().everywhere(function, *arguments)
+    def _runner(self) -> Runner:
+        return self._coming.result()
 
 
-def place_of(settings: Settings) -> tuple[str, int | None, int | None, str, float]:
-    """Return what `connect` takes, as the settings say it."""
-    return settings.cluster, settings.workers, settings.threads, settings.dashboard, settings.patience
+class Late(_Elsewhere):
+    """A cluster that is made in a `with` when it is first needed, and else not at all.
+
+    Parameters
+    ----------
+    make : callable
+        Gives the context in which it exists.
+    """
+
+    def __init__(self, make: Callable[[], AbstractContextManager[Runner]]) -> None:
+        self._make = make
+        self._stack = ExitStack()
+        self._made: Runner | None = None
+
+    def __enter__(self) -> Late:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)  # none of its contexts swallows an error
+
+    def _runner(self) -> Runner:
+        if self._made is None:
+            self._made = self._stack.enter_context(self._make())
+        return self._made
+
+
+def place_of(settings: Settings, notify: Notify = quiet) -> AbstractContextManager[Runner]:
+    """Return where the settings have tasks run, as a context in which it can be used.
+
+    What is of this machine or exists already is started or looked for at once. Pods cost money: they are
+    asked for when there is something for them to do.
+
+    Raises
+    ------
+    UsageError
+        If the client of Kubernetes is needed and not installed.
+    """
+    if settings.cluster != "kubernetes":
+        local = settings.workers, settings.threads, settings.dashboard
+        return Starting(settings.cluster, *local, settings.patience)
+    daskcluster.require()
+    return Late(lambda: _on_kubernetes(settings, notify))
+
+
+@contextlib.contextmanager
+def _on_kubernetes(settings: Settings, notify: Notify) -> Iterator[Runner]:
+    """Have pods, and enough of them, for as long as a `with` lasts."""
+    tell = telling(notify)
+    until = time.monotonic() + settings.patience
+    told: set[str] = set()
+
+    def warn(text: str) -> None:
+        notify(Event("warning", text))
+
+    with daskcluster.asked(settings.cluster_template, settings.workers, tell, warn) as pods:
+
+        def wait(what: str) -> None:
+            """Tell what is in the way, once each; raise StoreError when it took too long."""
+            troubles = pods.troubles()
+            for trouble in troubles:
+                if trouble not in told:
+                    told.add(trouble)
+                    tell(trouble)
+            if time.monotonic() > until:
+                because = f": {troubles[0]}" if troubles else ""
+                raise StoreError(f"{pods} has {what} after {settings.patience:g} s{because}")
+            time.sleep(daskcluster.LOOK)
+
+        while (address := pods.address()) is None:
+            wait("no scheduler")
+        while True:
+            try:
+                client = _client(address, timeout=5)
+                break
+            except InputError:  # its service is there before it is
+                wait("no scheduler that answers")
+        with _closing(Distributed(client, address, settings.patience)) as found:
+            while (there := found.count()) < settings.min_workers:
+                wait(f"{there} of {settings.min_workers} workers")
+            _check_versions(found)
+            try:
+                yield found
+            except StoreError:
+                with contextlib.suppress(ZonalError):  # why it failed is known, this may be behind it
+                    for trouble in pods.troubles():
+                        warn(trouble)
+                raise
 
 
 @contextlib.contextmanager
@@ -313,38 +416,18 @@ def connect(
     InputError
         If no scheduler answers, or it has no workers, or certificates are wanted for it.
     """
-    from distributed import Client, Security
+    from distributed import Client
 
     _hush()
     if address != "local":
-        files = "distributed.comm.tls.ca-file, client.cert and client.key in Dask's configuration"
-        try:
-            certificates = Security().get_connection_args("client")["ssl_context"]
-        except OSError as error:
-            raise InputError(f"{address}: no certificates in {files}: {first_line(error)}") from None
-        # Dask would try for as long as it waits for a scheduler, and end with a TypeError.
-        if address.startswith("tls://") and not certificates:
-            raise InputError(f"{address}: no certificates to reach it with; set {files}")
-        try:
-            client = Client(address, timeout="20s", set_as_default=False)
-        except (OSError, TimeoutError, ValueError) as error:
-            cause = first_line(error).rpartition(">: ")[2]  # without the name of the closed connection
-            raise InputError(f"no Dask scheduler answers at {address}: {cause}") from None
-        found = Distributed(client, address, patience)
-        try:
+        with _closing(Distributed(_client(address, timeout=20), address, patience)) as found:
             try:
                 with found._reached():
-                    client.wait_for_workers(1, timeout=60)
+                    found.client.wait_for_workers(1, timeout=60)
             except TimeoutError:
                 raise InputError(f"the scheduler at {address} has no workers") from None
             _check_versions(found)
             yield found
-        finally:
-            if found.connected:
-                client.close()
-            else:
-                with contextlib.suppress(TimeoutError):
-                    client.close(timeout=2)
         return
     with (
         local_cluster(workers, threads, dashboard) as cluster,
@@ -353,25 +436,75 @@ def connect(
         yield Distributed(client, patience=patience)
 
 
+def _client(address: str, timeout: float) -> Any:
+    """Reach a scheduler.
+
+    Raises
+    ------
+    InputError
+        If none answers in so many seconds, or certificates are wanted for it.
+    """
+    from distributed import Client, Security
+
+    files = "distributed.comm.tls.ca-file, client.cert and client.key in Dask's configuration"
+    try:
+        certificates = Security().get_connection_args("client")["ssl_context"]
+    except OSError as error:
+        raise InputError(f"{address}: no certificates in {files}: {first_line(error)}") from None
+    # Dask would try for as long as it waits for a scheduler, and end with a TypeError.
+    if address.startswith("tls://") and not certificates:
+        raise InputError(f"{address}: no certificates to reach it with; set {files}")
+    try:
+        return Client(address, timeout=timeout, set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as error:
+        cause = first_line(error).rpartition(">: ")[2]  # without the name of the closed connection
+        raise InputError(f"no Dask scheduler answers at {address}: {cause}") from None
+
+
+@contextlib.contextmanager
+def _closing(found: Distributed) -> Iterator[Distributed]:
+    """Close a client at the end; one whose scheduler is gone would wait for it."""
+    try:
+        yield found
+    finally:
+        if found.connected:
+            found.client.close()
+        else:
+            with contextlib.suppress(TimeoutError):
+                found.client.close(timeout=2)
+
+
+SAME = ("zonal", "dask", "distributed", "numpy", "numba", "pyarrow")
+"""Packages that driver, scheduler and workers must have in one version: what they tell each other depends on
+it, and the last digit of what they compute."""
+
+
 def _check_versions(found: Distributed) -> None:
-    """Find who has no zonal, or another, before anything with storage options in it is sent there.
+    """Find who has another version, or none, before anything with storage options in it is sent there.
 
     What cannot be unpickled is shown in Dask's logs, byte by byte.
     """
-    mine = version("zonal")
+    _check_same(found, "Python", platform.python_version)
+    for name in SAME:
+        _check_same(found, name, version, name)
+
+
+def _check_same(found: Distributed, name: str, ask: Callable[..., str], *words: str) -> None:
+    """Ask this process, the scheduler and the workers the same; InputError where one answers otherwise."""
+    mine = ask(*words)
     theirs: dict[str, Any] = {}
     with found._reached():
         try:
-            theirs["the scheduler"] = found.client.run_on_scheduler(version, "zonal")
+            theirs["the scheduler"] = found.client.run_on_scheduler(ask, *words)
         except PackageNotFoundError as error:
             theirs["the scheduler"] = error
-        for name, other in found.client.run(version, "zonal", on_error="return").items():
+        for worker, other in found.client.run(ask, *words, on_error="return").items():
             if not isinstance(other, OSError):  # it ended meanwhile: others do the work
-                theirs[f"worker {name}"] = other
-    for name, other in theirs.items():
+                theirs[f"worker {worker}"] = other
+    for who, other in theirs.items():
         if other != mine:
-            has = "no zonal" if isinstance(other, PackageNotFoundError) else f"zonal {other}"
-            raise InputError(f"{name} of the cluster at {found.address} has {has}, this process zonal {mine}")
+            has = f"no {name}" if isinstance(other, PackageNotFoundError) else f"{name} {other}"
+            raise InputError(f"{who} of the cluster at {found.address} has {has}, this process {name} {mine}")
 
 
 def active() -> Runner | None:

@@ -19,7 +19,7 @@ from typing import Any
 import geopandas as gpd
 
 from zonal.catalog import Catalog
-from zonal.clusters import Runner, Starting, place_of
+from zonal.clusters import Runner, place_of
 from zonal.credentials import without_credentials
 from zonal.errors import InputError, ZonalError, first_line
 from zonal.events import Event, Notify, quiet, telling
@@ -108,11 +108,11 @@ def run(
     results = []
     with ExitStack() as stack:
         if runner is None:  # its processes start while zones are staged
-            runner = stack.enter_context(Starting(*place_of(settings)))
+            runner = stack.enter_context(place_of(settings, notify))
         # The years share one stage: beside their outputs, or inside the only one.
         home = places[years[0]]
         if len(years) > 1:
-            home = Output(_folder(settings, inputs.catalog, "-stage"))
+            home = Output(_folder(settings, inputs.catalog, "stage"))
         locks = {
             url: stack.enter_context(output.locked(fresh=fresh, tell=telling(notify)))
             for url, output in {o.folder.url: o for o in (home, *places.values())}.items()
@@ -168,12 +168,15 @@ def plan(
 
 def outputs(settings: Settings, catalog: Catalog) -> dict[int | None, Output]:
     """Where the table of each year goes."""
-    years = settings.year or (None,)
-    return {year: Output(_folder(settings, catalog, f"-{year}" if len(years) > 1 else "")) for year in years}
+    return {year: Output(_folder(settings, catalog, str(year))) for year in settings.year or (None,)}
 
 
-def _folder(settings: Settings, catalog: Catalog, end: str) -> Folder:
-    url = ((settings.output or default_output(settings)).rstrip("/") or "/") + end
+def _folder(settings: Settings, catalog: Catalog, year: str) -> Folder:
+    """Fill in what the output's name leaves open; one of several years ends in its year if it leaves none."""
+    url = (settings.output or default_output(settings)).rstrip("/") or "/"
+    if len(settings.year) > 1 and "{year}" not in url:
+        url += "-{year}"
+    url = url.replace("{state}", settings.place).replace("{year}", year)
     policy = replace(policy_of(settings), twice=False, cache=None)  # what a run writes is its own
     return Folder(url, catalog.storage_options(url), policy)
 
@@ -198,7 +201,7 @@ def finished(settings: Settings) -> list[Result]:
 
 def default_output(settings: Settings) -> str:
     """``./zonal-out/WA-2020``; of several years, their common beginning; other zones and rasters by name."""
-    words = list(settings.state) if len(settings.state) <= 3 else [f"{len(settings.state)}-states"]
+    words = [settings.place] if settings.state else []
     for name in ("zones", "raster"):
         value = getattr(settings, name)
         if value != type(settings).model_fields[name].default:

@@ -32,6 +32,10 @@ State = Annotated[
         metavar="STATE", help="Postal code, name or FIPS code; several by commas or by repeating; or all."
     ),
 ]
+StateIndex = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Of these states only the N-th, from 0: for arrays of jobs."),
+]
 Year = Annotated[str | None, typer.Option(metavar="YEARS", help="One, several or ranges: 2018,2020-2024.")]
 County = Annotated[
     list[str] | None,
@@ -73,9 +77,18 @@ Engine = Annotated[
     str | None, typer.Option(metavar="NAME", help="Who computes coverage: native or exactextract.")
 ]
 Cluster = Annotated[
-    str | None, typer.Option(metavar="ADDRESS", help="local, or a Dask scheduler: tcp://host:port.")
+    str | None,
+    typer.Option(metavar="ADDRESS", help="local, a Dask scheduler (tcp://host:port), or kubernetes."),
 ]
-Workers = Annotated[int | None, typer.Option(metavar="N", help="Processes of the local cluster.")]
+Workers = Annotated[
+    int | None, typer.Option(metavar="N", help="Processes of the local cluster, or pods on Kubernetes.")
+]
+MinWorkers = Annotated[
+    int | None, typer.Option(metavar="N", help="Pods that must be there before work begins; default 1.")
+]
+ClusterTemplate = Annotated[
+    str | None, typer.Option(metavar="FILE", help="A DaskCluster in place of the bundled one.")
+]
 Threads = Annotated[int | None, typer.Option(metavar="N", help="Threads of each of them.")]
 Attempts = Annotated[
     int | None,
@@ -114,7 +127,13 @@ Dashboard = Annotated[
         help="Where the local cluster's dashboard listens; default: this machine only, a free port.",
     ),
 ]
-Output = Annotated[str | None, typer.Option(metavar="FOLDER|URL", help="Default: ./zonal-out/STATE-YEAR.")]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FOLDER|URL",
+        help="Default: ./zonal-out/STATE-YEAR; {state} and {year} are filled in.",
+    ),
+]
 CatalogFile = Annotated[
     str | None, typer.Option("--catalog", metavar="FILE", help="A catalog in place of the bundled one.")
 ]

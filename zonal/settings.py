@@ -36,6 +36,15 @@ STEPS: tuple[Step, ...] = get_args(Step)
 """Steps of a run, in their order."""
 
 _HOST_PORT = re.compile(r"[^\s/:@,]+:\d{1,5}")
+_CLUSTERS = {
+    "workers": ("local", "kubernetes"),
+    "threads": ("local",),
+    "dashboard": ("local",),
+    "min_workers": ("kubernetes",),
+    "cluster_template": ("kubernetes",),
+}
+"""Settings that mean something for some clusters only."""
+
 _PLACE = re.compile(r"(tcp|tls)://[^\s/:@]+:\d{1,5}|(tcp|tls)://\[[0-9a-fA-F:.%]+\]:\d{1,5}")
 # ------------------------------------------------------------------ the ways people write values
 
@@ -147,13 +156,22 @@ class Settings(BaseModel):
     engine : {"native", "exactextract"}
         Who computes coverage.
     cluster : str
-        ``"local"``, or the address of a Dask scheduler (``tcp://`` or ``tls://``).
+        ``"local"``, the address of a Dask scheduler (``tcp://`` or ``tls://``), or ``"kubernetes"`` for pods
+        that are made for the run.
     workers, threads : int, optional
-        Processes, and threads of each, of a local cluster; None lets the machine decide.
+        Processes, and threads of each, of a local cluster; None lets the machine decide. On Kubernetes,
+        `workers` pods; None for as many as the template says.
+    min_workers : int
+        On Kubernetes: how many of them must be there before work begins.
+    cluster_template : str or dict, optional
+        On Kubernetes: a `DaskCluster` as a YAML file or as such, in place of the bundled one.
+    metrics : str, optional
+        ``host:port`` where Prometheus finds the run's metrics; port 0 for any free one.
     dashboard : str
         ``host:port`` that the dashboard of a local cluster listens on, port 0 for any free one.
     output : str, optional
-        Folder or URL; None for ``./zonal-out/WA-2020`` and the like.
+        Folder or URL, in which ``{state}`` and ``{year}`` are filled in; None for ``./zonal-out/WA-2020`` and
+        the like.
     catalog : str, optional
         A catalog file in place of the bundled one.
     mirror : str, optional
@@ -205,6 +223,9 @@ class Settings(BaseModel):
     cluster: str = "local"
     workers: _Count | None = None
     threads: _Count | None = None
+    min_workers: _Count = 1
+    cluster_template: str | dict[str, Any] | None = None
+    metrics: str | None = None
     dashboard: str = "127.0.0.1:0"
     output: str | None = None
     catalog: str | None = None
@@ -324,34 +345,61 @@ class Settings(BaseModel):
     @field_validator("cluster")
     @classmethod
     def _check_cluster(cls, value: str) -> str:
-        if value != "local" and not _PLACE.fullmatch(value):
+        if value not in ("local", "kubernetes") and not _PLACE.fullmatch(value):
             shown = without_credentials(value)
-            raise ValueError(f"cluster {shown!r}: expected 'local' or an address such as tcp://host:8786")
+            raise ValueError(
+                f"cluster {shown!r}: expected 'local', 'kubernetes' or an address such as tcp://host:8786"
+            )
         return value
 
-    @field_validator("dashboard")
+    @field_validator("dashboard", "metrics")
     @classmethod
-    def _check_dashboard(cls, value: str) -> str:
-        if not _HOST_PORT.fullmatch(value) or int(value.rsplit(":")[-1]) > 65535:
-            raise ValueError(
-                f"dashboard {without_credentials(value)!r}: expected host:port, such as 127.0.0.1:8787"
-            )
+    def _check_listening(cls, value: str | None, info: Any) -> str | None:
+        if value is not None and (not _HOST_PORT.fullmatch(value) or int(value.rsplit(":")[-1]) > 65535):
+            given = f"{info.field_name} {without_credentials(value)!r}"
+            raise ValueError(f"{given}: expected host:port, such as 127.0.0.1:8787")
         return value
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         if self.engine == "exactextract" and self.coverage == "center":
             raise ValueError("engine 'exactextract' has no coverage 'center'; use engine 'native'")
-        for name in ("workers", "threads", "dashboard"):
-            if self.cluster != "local" and getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(
-                    f"{name} is for a local cluster; the one at {self.cluster} brings its own, leave it out"
-                )
+        for name in of_other_clusters(self.cluster):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                its = " or ".join(_CLUSTERS[name])
+                raise ValueError(f"{name} is for cluster {its}, not for {self.cluster}; leave it out")
+        if self.workers is not None and self.min_workers > self.workers:
+            raise ValueError(f"min_workers {self.min_workers} > workers {self.workers}")
+        for name in ("state", "year"):
+            if f"{{{name}}}" in (self.output or "") and not getattr(self, name):
+                raise ValueError(f"output {shown(self.output)}: there is no {name} to fill in")
         for county in self.county:
             owner = states.find(county[:2]) if len(county) == 5 else None
             if self.state and owner and owner.code not in self.state:
                 raise ValueError(f"county {county} lies in {owner.code}, not in {', '.join(self.state)}")
         return self
+
+    def of_state(self, index: int) -> Self:
+        """Return the same for one of its states: for arrays of jobs, one a state.
+
+        Parameters
+        ----------
+        index : int
+            From 0, in the order of `state`.
+
+        Raises
+        ------
+        UsageError
+            If there is no such state.
+        """
+        if not 0 <= index < len(self.state):
+            raise UsageError(f"state_index {index}: there are {len(self.state)} states, counted from 0")
+        return self.model_copy(update={"state": (self.state[index],)})
+
+    @property
+    def place(self) -> str:
+        """Its states in a word, for names: ``WA``, ``OR-WA``, ``51-states``; empty if there is none."""
+        return "-".join(self.state) if len(self.state) <= 3 else f"{len(self.state)}-states"
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         """Show what was set, without credentials."""
@@ -372,6 +420,8 @@ class Settings(BaseModel):
         if self.evaluate.attributes is not None:
             values["evaluate"]["attributes"] = without_credentials(self.evaluate.attributes)
         values["storage_options"] = redacted(self.storage_options)
+        if isinstance(self.cluster_template, dict):  # its environment may hold what is not for everybody
+            values["cluster_template"] = "given"
         return {name: values[name] for name in type(self).model_fields}
 
     def numbers(self) -> dict[str, Any]:
@@ -382,6 +432,11 @@ class Settings(BaseModel):
         """
         public = self.public()
         return {name: public[name] for name in _NUMBERS}
+
+
+def of_other_clusters(cluster: str) -> list[str]:
+    """Names of the settings that mean nothing for a cluster."""
+    return [name for name, places in _CLUSTERS.items() if cluster not in places]
 
 
 # ------------------------------------------------------------------ errors in one sentence

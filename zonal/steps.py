@@ -17,7 +17,7 @@ import geopandas as gpd
 
 from zonal import engine
 from zonal.catalog import Catalog
-from zonal.clusters import Runner, Starting, place_of
+from zonal.clusters import Runner, place_of
 from zonal.engine import Result
 from zonal.errors import InputError, UnfitError, UsageError
 from zonal.events import Event, Notify, quiet, telling
@@ -72,7 +72,7 @@ def run(
     """
     with ExitStack() as stack:
         if runner is None and {"stats", "pca"} & {*settings.steps}:
-            runner = stack.enter_context(Starting(*place_of(settings)))
+            runner = stack.enter_context(place_of(settings, notify))
         if "stats" not in settings.steps:
             results = engine.finished(settings)
         else:
@@ -146,7 +146,7 @@ def take(settings: Settings, target: str | None, notify: Notify = quiet) -> tupl
     if is_finding(f"{name}{end}") and folder.exists(MANIFEST):
         raise UsageError(f"--output {target}: a run's own file; leave --output out to make it anew")
     with ExitStack() as stack:
-        runner = stack.enter_context(Starting(*place_of(settings))) if step == "pca" else None
+        runner = stack.enter_context(place_of(settings, notify)) if step == "pca" else None
         files = make(step, table, settings, catalog, folder, name, notify, runner)
     return tuple(folder.shown(file) for file in files)
 

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from zonal.errors import InputError, UsageError
-from zonal.settings import Settings, settings_error
+from zonal.settings import Settings, of_other_clusters, settings_error
 from zonal.yamlfile import did_you_mean, read_mapping
 
 SECTIONS = ("pca", "evaluate")
@@ -107,10 +107,9 @@ def load(workflow: str | None = None, overrides: Mapping[str, Any] | None = None
     flags = {
         name: value for name, value in _spelt(overrides or {}, "settings").items() if value not in ([], ())
     }
-    if flags.get("cluster", "local") != "local":  # the workflow sized a local cluster that is not wanted now
-        values = {
-            name: value for name, value in values.items() if name not in ("workers", "threads", "dashboard")
-        }
+    if "cluster" in flags:  # the workflow sized another that is not wanted now
+        others = of_other_clusters(flags["cluster"])
+        values = {name: value for name, value in values.items() if name not in others}
     values |= flags
     return _check(values, None)
 

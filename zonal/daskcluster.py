@@ -1,0 +1,441 @@
+"""A Dask cluster of pods for one run: asked of the dask-kubernetes operator, watched, taken away.
+
+Knows the Kubernetes API and what the operator makes of a `DaskCluster`; knows neither
+Dask's clients nor what the workers are for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import os
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TypeVar
+
+from zonal.errors import InputError, StoreError, UsageError, first_line
+from zonal.workflows import bundled
+from zonal.yamlfile import read_mapping
+
+T = TypeVar("T")
+
+TEMPLATE = "deploy/kubernetes/dask-operator/daskcluster.yaml"
+"""The bundled `DaskCluster`, where the settings name none."""
+
+RESOURCE = {"group": "kubernetes.dask.org", "version": "v1", "plural": "daskclusters"}
+
+OWN = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+"""What every pod is given to speak with the API."""
+
+ANSWER = 10.0
+"""Seconds for one answer of the API."""
+
+GOING = 30.0
+"""Seconds that a cluster's deletion is insisted on."""
+
+LOOK = 1.0
+"""Seconds between two looks at what comes up."""
+
+
+@dataclass(frozen=True)
+class Driver:
+    """The process that asks, as the downward API tells it of itself; outside of a pod, mostly nothing.
+
+    Parameters
+    ----------
+    namespace, pod : str or None
+        ``ZONAL_NAMESPACE`` and ``ZONAL_POD`` of the environment.
+    job, uid : str or None
+        The Job that runs it: ``ZONAL_JOB`` and ``ZONAL_JOB_UID``.
+    """
+
+    namespace: str | None = None
+    pod: str | None = None
+    job: str | None = None
+    uid: str | None = None
+
+    @classmethod
+    def here(cls) -> Driver:
+        """Read the environment."""
+        names = ("ZONAL_NAMESPACE", "ZONAL_POD", "ZONAL_JOB", "ZONAL_JOB_UID")
+        return cls(*(os.environ.get(name) or None for name in names))
+
+    @property
+    def owner(self) -> dict[str, Any] | None:
+        """The reference by which a cluster goes when its Job goes."""
+        if not (self.job and self.uid):
+            return None
+        return {"apiVersion": "batch/v1", "kind": "Job", "name": self.job, "uid": self.uid}
+
+
+def load_template(template: str | Mapping[str, Any] | None) -> dict[str, Any]:
+    """Read a `DaskCluster` from a file, from the settings themselves, or the bundled one.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it is no mapping.
+    """
+    if isinstance(template, Mapping):
+        return copy.deepcopy(dict(template))
+    path = Path(template) if template else bundled(TEMPLATE)
+    return read_mapping(path, f"cluster template {path}")
+
+
+def manifest(
+    template: Mapping[str, Any],
+    name: str,
+    namespace: str,
+    *,
+    image: str | None = None,
+    workers: int | None = None,
+    owner: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Fill in a template.
+
+    Parameters
+    ----------
+    template : mapping
+        A `DaskCluster`; what it has stays, but for what follows.
+    name, namespace : str
+        Of this cluster.
+    image : str, optional
+        The driver's own, for every container that names none.
+    workers : int, optional
+        In place of the template's ``spec.worker.replicas``.
+    owner : mapping, optional
+        Whose end is the cluster's, too.
+
+    Raises
+    ------
+    InputError
+        If it is no `DaskCluster`, or scheduler or workers have another image than the driver, or none.
+    """
+    made = copy.deepcopy(dict(template))
+    kind = (made.get("apiVersion"), made.get("kind"))
+    if kind != (f"{RESOURCE['group']}/{RESOURCE['version']}", "DaskCluster"):
+        raise InputError(f"cluster template: expected a DaskCluster of kubernetes.dask.org/v1, found {kind}")
+    metadata = _part(made, "metadata")
+    metadata |= {"name": name, "namespace": namespace}
+    if owner:
+        metadata["ownerReferences"] = [dict(owner)]
+    spec = _part(made, "spec")
+    selector = _part(_part(_part(spec, "scheduler"), "service"), "selector")
+    selector |= {"dask.org/cluster-name": name, "dask.org/component": "scheduler"}
+    if workers:
+        _part(spec, "worker")["replicas"] = workers
+    for role in ("scheduler", "worker"):
+        pod = _part(_part(spec, role), "spec")
+        containers = pod.get("containers")
+        if not isinstance(containers, list) or not all(isinstance(one, dict) for one in containers):
+            raise InputError(f"cluster template: spec.{role}.spec.containers is no list of containers")
+        for number, container in enumerate(containers):
+            given = container.setdefault("image", image)
+            if given is None:
+                raise InputError(
+                    f"cluster template: no image for the {role}, and this process runs in no pod whose image "
+                    "could be taken; write one into the template"
+                )
+            if number == 0 and image and given != image:  # further ones are not Dask's
+                raise InputError(
+                    f"cluster template: the image of the {role} is {given}, the driver's is {image}; "
+                    "leave it out, and it is the driver's"
+                )
+    return made
+
+
+def _part(mapping: dict[str, Any], name: str) -> dict[str, Any]:
+    found = mapping.setdefault(name, {})
+    if not isinstance(found, dict):
+        raise InputError(f"cluster template: {name} is no mapping")
+    return found
+
+
+def require() -> None:
+    """Find out, before there is anything to lose, whether the client of Kubernetes is installed.
+
+    Raises
+    ------
+    UsageError
+        With the words that install it.
+    """
+    if find_spec("kubernetes") is None:
+        raise UsageError(
+            "cluster kubernetes: the client of Kubernetes is not installed; pip install 'zonal[kubernetes]'"
+        )
+
+
+@dataclass(frozen=True)
+class Pods:
+    """A `DaskCluster` that exists, as the API tells of it.
+
+    Parameters
+    ----------
+    name, namespace : str
+    """
+
+    name: str
+    namespace: str
+    _api: _Api = field(repr=False)
+
+    def address(self) -> str | None:
+        """Return the scheduler's address, ``tcp://host:port``, once its service has one.
+
+        Raises
+        ------
+        StoreError
+            If the cluster is gone, or the API does not answer.
+        InputError
+            If the operator refuses it.
+        """
+        if self._phase() == "Error":
+            raise InputError(f"the Dask operator refuses {self}: kubectl describe it for the reason")
+        service = self._api.found(
+            self._api.core.read_namespaced_service, f"{self.name}-scheduler", self.namespace
+        )
+        if service is None or service.spec.cluster_ip in (None, "", "None"):
+            return None
+        ports = {port.name: port.port for port in service.spec.ports or ()}
+        host, port = service.spec.cluster_ip, ports.get("tcp-comm")
+        if port is None:
+            raise InputError(f"the scheduler's service of {self} has no port named tcp-comm")
+        return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+
+    def troubles(self) -> list[str]:
+        """Say what keeps it, or its pods, from running: one sentence each."""
+        if self._phase() is None:
+            return [
+                f"the Dask operator has not taken it up; does it run, and watch namespace {self.namespace}?"
+            ]
+        pods = self._api.call(
+            self._api.core.list_namespaced_pod,
+            self.namespace,
+            label_selector=f"dask.org/cluster-name={self.name}",
+        )
+        found = ((pod.metadata.name, _trouble(pod)) for pod in pods.items)
+        return [f"pod {name}: {trouble}" for name, trouble in found if trouble]
+
+    def _phase(self) -> str | None:
+        """Return what the operator says of it; None before it does."""
+        found = self._api.found(
+            self._api.objects.get_namespaced_custom_object,
+            **RESOURCE, namespace=self.namespace, name=self.name,
+        )  # fmt: skip
+        if found is None:
+            raise StoreError(f"{self} was deleted by somebody, or by its idleTimeout")
+        phase = found.get("status", {}).get("phase")
+        return str(phase) if phase else None
+
+    def __str__(self) -> str:
+        return f"DaskCluster {self.namespace}/{self.name}"
+
+
+def _trouble(pod: Any) -> str | None:
+    """Say what is wrong with a pod, if anything is."""
+    for container in pod.status.container_statuses or ():
+        ended = container.last_state and container.last_state.terminated
+        ended = ended or (container.state and container.state.terminated)
+        if ended:
+            return f"its container ended with exit code {ended.exit_code} ({ended.reason})"
+        waiting = container.state and container.state.waiting
+        if waiting and waiting.reason not in (None, "ContainerCreating", "PodInitializing"):
+            return f"{waiting.reason}: {waiting.message}" if waiting.message else str(waiting.reason)
+    for condition in pod.status.conditions or ():
+        if condition.type == "PodScheduled" and condition.status == "False":
+            return f"{condition.reason}: {condition.message}"
+    return None
+
+
+@contextlib.contextmanager
+def asked(
+    template: str | Mapping[str, Any] | None,
+    workers: int | None,
+    tell: Callable[[str], None],
+    warn: Callable[[str], None],
+) -> Iterator[Pods]:
+    """Have a cluster for as long as a `with` lasts.
+
+    It is deleted in every ending, signals included. A driver that is killed cannot: then its Job's end,
+    or the template's ``idleTimeout``, ends the cluster.
+
+    Parameters
+    ----------
+    template : str, mapping or None
+        As for `load_template`.
+    workers : int or None
+        As for `manifest`.
+    tell, warn : callable
+        Told what is made and taken away, and what could not be.
+
+    Raises
+    ------
+    UsageError
+        If the client of Kubernetes is not installed.
+    InputError
+        If no API is configured, or it refuses the cluster.
+    StoreError
+        If it does not answer.
+    """
+    require()
+    raw = load_template(template)
+    driver = Driver.here()
+    api = _Api.reached()
+    namespace = driver.namespace or api.namespace
+    image = None
+    if driver.pod:
+        own = api.call(api.core.read_namespaced_pod, driver.pod, namespace)
+        image = own.spec.containers[0].image
+    name = f"zonal-{uuid.uuid4().hex[:12]}"
+    body = manifest(raw, name, namespace, image=image, workers=workers, owner=driver.owner)
+    made = False
+    try:
+        api.create(body, namespace)
+        made = True
+        cluster = Pods(name, namespace, api)
+        replicas = body["spec"]["worker"].get("replicas")
+        tell(f"{cluster} is asked for, with {replicas} workers")
+        yield cluster
+    finally:
+        with _undisturbed():
+            api.delete(name, namespace, sure=made, warn=warn)
+        if made:
+            tell(f"DaskCluster {namespace}/{name} is deleted")
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Put a second signal off: who interrupts twice would leave the cluster behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, action in before.items():
+            signal.signal(number, action or signal.SIG_DFL)
+
+
+@dataclass(frozen=True)
+class _Api:
+    """The two faces of Kubernetes' client that are needed, and what its errors mean."""
+
+    core: Any
+    objects: Any
+    namespace: str
+
+    @classmethod
+    def reached(cls) -> _Api:
+        """Configure it: by $KUBECONFIG or ~/.kube/config where there is one, else as a pod's."""
+        from kubernetes import client, config
+
+        made = client.Configuration()
+        made.retries = False  # they are `call`'s, which knows when to stop
+        namespace = "default"
+        try:
+            if any(Path(path).expanduser().exists() for path in _kubeconfigs(config)):
+                config.load_kube_config(client_configuration=made)
+                namespace = config.list_kube_config_contexts()[1]["context"].get("namespace") or namespace
+            else:
+                config.load_incluster_config(client_configuration=made)
+                with contextlib.suppress(OSError):
+                    namespace = (OWN / "namespace").read_text().strip() or namespace
+        except config.ConfigException as error:
+            raise InputError(
+                f"cluster kubernetes: no API is configured ({first_line(error)}); "
+                "run inside a pod, or set KUBECONFIG"
+            ) from None
+        face = client.ApiClient(made)
+        return cls(client.CoreV1Api(face), client.CustomObjectsApi(face), namespace)
+
+    def call(self, function: Callable[..., T], *words: Any, **more: Any) -> T:
+        """Call the API; insist for a while where it does not answer or is not well.
+
+        Raises
+        ------
+        InputError
+            If it answers, and refuses.
+        StoreError
+            If it does not answer.
+        """
+        from kubernetes.client import ApiException
+        from urllib3.exceptions import HTTPError
+
+        until = time.monotonic() + GOING
+        while True:
+            try:
+                return function(*words, **more, _request_timeout=ANSWER)
+            except ApiException as error:
+                passing = error.status in (0, 429) or error.status >= 500
+                if not passing:
+                    raise InputError(f"the Kubernetes API refuses: {_message(error)}") from error
+                cause = _message(error)
+            except HTTPError as error:
+                cause = first_line(error)
+            if time.monotonic() > until:
+                raise StoreError(f"the Kubernetes API does not answer: {cause}")
+            time.sleep(LOOK)
+
+    def found(self, function: Callable[..., T], *words: Any, **more: Any) -> T | None:
+        """Call the API; None where there is no such object."""
+        try:
+            return self.call(function, *words, **more)
+        except InputError as error:
+            if _status(error) == 404:
+                return None
+            raise
+
+    def create(self, body: Mapping[str, Any], namespace: str) -> None:
+        """Create a cluster; a misspelt field is an error, not left out."""
+        try:
+            self.call(
+                self.objects.create_namespaced_custom_object,
+                **RESOURCE, namespace=namespace, body=body, field_validation="Strict",
+            )  # fmt: skip
+        except InputError as error:
+            if _status(error) == 404:
+                raise InputError(
+                    "the Kubernetes API knows no DaskCluster; install the operator: "
+                    "https://kubernetes.dask.org/en/latest/installing.html"
+                ) from error
+            if _status(error) != 409:  # its name is ours alone: an answer was lost, and it is there
+                raise
+
+    def delete(self, name: str, namespace: str, *, sure: bool, warn: Callable[[str], None]) -> None:
+        """Delete a cluster; one that may still come into being (not `sure`) is waited for, a while."""
+        until = time.monotonic() + ANSWER
+        try:
+            while self.found(
+                self.objects.delete_namespaced_custom_object, **RESOURCE, namespace=namespace, name=name
+            ) is None:  # fmt: skip
+                if sure or time.monotonic() > until:
+                    return
+                time.sleep(LOOK)
+        except (InputError, StoreError) as error:
+            if sure:
+                warn(
+                    f"DaskCluster {namespace}/{name} could not be deleted ({error}); its idleTimeout ends it"
+                )
+
+
+def _kubeconfigs(config: Any) -> list[str]:
+    return [path for path in str(config.KUBE_CONFIG_DEFAULT_LOCATION).split(os.pathsep) if path]
+
+
+def _status(error: InputError) -> int | None:
+    """Of the API's answer that is behind an error."""
+    return getattr(error.__cause__, "status", None)
+
+
+def _message(error: Any) -> str:
+    """Say a refusal in the API's own words."""
+    with contextlib.suppress(ValueError, TypeError, AttributeError):
+        return str(json.loads(error.body)["message"]).split("\n")[0].rstrip(".")
+    return f"{error.status} {error.reason}"

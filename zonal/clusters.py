@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import platform
+import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -330,14 +331,19 @@ class Late(_Elsewhere):
 def place_of(settings: Settings, notify: Notify = quiet) -> AbstractContextManager[Runner]:
     """Return where the settings have tasks run, as a context in which it can be used.
 
-    What is of this machine or exists already is started or looked for at once. Pods cost money: they are
-    asked for when there is something for them to do.
+    That is the active Dask client where they say nothing and there is one. What is of this machine or exists
+    already is started or looked for at once. Pods cost money: they are asked for when there is something for
+    them to do.
 
     Raises
     ------
     UsageError
         If the client of Kubernetes is needed and not installed.
+    InputError
+        If the active client's cluster has other versions than this process.
     """
+    if "cluster" not in settings.model_fields_set and (found := active()):
+        return contextlib.nullcontext(found)
     if settings.cluster != "kubernetes":
         local = settings.workers, settings.threads, settings.dashboard
         return Starting(settings.cluster, *local, settings.patience)
@@ -508,10 +514,21 @@ def _check_same(found: Distributed, name: str, ask: Callable[..., str], *words: 
 
 
 def active() -> Runner | None:
-    """Return the Dask client that this process already has, if any."""
-    try:
-        from distributed import get_client
+    """Return the Dask client that this process already has, if any.
 
-        return Distributed(get_client())
+    Raises
+    ------
+    InputError
+        If its cluster has other versions than this process.
+    """
+    if "distributed" not in sys.modules:  # whoever has a client has loaded it, and it takes its time
+        return None
+    from distributed import get_client
+
+    try:
+        client = get_client()
     except ValueError:
         return None
+    found = Distributed(client, client.scheduler.address)
+    _check_versions(found)
+    return found

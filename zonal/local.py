@@ -25,6 +25,10 @@ chunk is then made of fresh pages, which costs a tenth of the time."""
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """As Dask sets it for its workers: theirs are the threads."""
 
+SHARE = 0.75
+"""Of the memory that this process may use (a container's limit counts), what all workers get together; the
+rest is the driver's, which stages zones, draws and evaluates."""
+
 DASHBOARD = "127.0.0.1:0"
 """Loopback only, on a free port: two runs on one machine do not meet."""
 
@@ -91,6 +95,7 @@ def local_cluster(
         LocalCluster(
             n_workers=processes,
             threads_per_worker=per_process,
+            memory_limit=SHARE / processes,
             processes=True,
             host="127.0.0.1",
             dashboard_address=dashboard,

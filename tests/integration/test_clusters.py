@@ -12,13 +12,20 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from distributed import Client, LocalCluster
+from processes import dask_cluster
 from servers import LOOPBACK, clean_environment
 
+import zonal
 from zonal.clusters import Starting, connect
+from zonal.demo import write_sample
 from zonal.errors import InputError, StoreError
+from zonal.events import Event
+from zonal.workflows import load
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -127,3 +134,34 @@ def test_a_tls_address_without_certificates_is_refused_at_once() -> None:
     with pytest.raises(InputError, match="no certificates"), connect(f"tls://{LOOPBACK}:1", None, None):
         pass
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("name", ["dask", "numpy", "pyarrow"])
+def test_a_cluster_with_another_version_of_what_both_speak_is_refused_by_both_versions(
+    name: str, tmp_path: Path
+) -> None:
+    other = tmp_path / "other" / f"{name}-0.0.1.dist-info"
+    other.mkdir(parents=True)
+    (other / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.0.1\n")
+    with dask_cluster(tmp_path / "cluster") as cluster:
+        cluster.add(PYTHONPATH=str(tmp_path / "other"))
+        mine = version(name)
+        with (
+            pytest.raises(InputError, match=rf"worker tcp.* has {name} 0\.0\.1, this process {name} {mine}$"),
+            connect(cluster.address, None, None),
+        ):
+            pass
+
+
+def test_a_run_in_python_is_done_by_the_active_client(tmp_path: Path) -> None:
+    sample = write_sample(tmp_path / "town")
+    words = {"zones": str(sample.zones), "mirror": str(sample.mirror), "output": str(tmp_path / "out")}
+    told: list[Event] = []
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        Client(cluster),
+    ):
+        (result,) = zonal.run(load("demo", {**words, "steps": "stats"}), notify=told.append)
+    assert result.fresh
+    (where,) = [event.message for event in told if event.message.startswith("Dask workers")]
+    assert where.startswith("Dask workers: 1, threads: 1,")

@@ -529,6 +529,6 @@ def active() -> Runner | None:
         client = get_client()
     except ValueError:
         return None
-    found = Distributed(client, client.scheduler.address)
+    found = Distributed(client, client.scheduler_info(n_workers=0)["address"])
     _check_versions(found)
     return found

@@ -33,6 +33,7 @@ from zonal.options import (
     JsonLogs,
     KeepWater,
     MaxLand,
+    Metrics,
     MinWorkers,
     Mirror,
     Output,
@@ -112,6 +113,7 @@ def run(
     allow_missing: AllowMissing = None,
     cache: Cache = None,
     dashboard: Dashboard = None,
+    metrics: Metrics = None,
     steps: Steps = None,
     output: Output = None,
     catalog: CatalogFile = None,
@@ -130,9 +132,16 @@ def run(
     settings = _settings(workflow, locals())
     if settings.cluster == "local":
         fork_from_a_server()
+    from zonal.events import labelled
+    from zonal.metrics import metered
     from zonal.screen import screen
 
-    with screen(quiet=quiet, json_logs=json_logs) as notify, place_of(settings, notify) as runner:
+    with (
+        screen(quiet=quiet, json_logs=json_logs) as show,
+        metered(settings.metrics, show) as heard,
+        labelled(heard, **_labels(settings)) as notify,
+        place_of(settings, notify) as runner,
+    ):
         from zonal import steps as taken  # takes its time, in which workers start
 
         gc.freeze()
@@ -181,10 +190,14 @@ def plan(
 ) -> None:
     """Say what a run would do and cost, without reading a pixel."""
     from zonal import engine as engines
+    from zonal.events import labelled
     from zonal.screen import screen
 
     settings = _settings(workflow, locals())
-    with screen(quiet=quiet, json_logs=json_logs) as notify:
+    with (
+        screen(quiet=quiet, json_logs=json_logs) as show,
+        labelled(show, **_labels(settings)) as notify,
+    ):
         found = engines.plan(settings, headers=headers, notify=notify)
     for label, costs in found.items():
         if label is not None:
@@ -200,6 +213,11 @@ def _settings(workflow: str | None, words: dict[str, Any]) -> Settings:
     settings = load(workflow, {name: words[name] for name in Settings.model_fields if name in words})
     index = words["state_index"]
     return settings if index is None else settings.of_state(index)
+
+
+def _labels(settings: Settings) -> dict[str, Any]:
+    """Say what all that a command tells is about."""
+    return {"state": settings.place, "year": settings.year[0] if len(settings.year) == 1 else None}
 
 
 @app.command()

@@ -13,6 +13,7 @@ import traceback
 from typing import NoReturn
 
 from zonal.credentials import scrub_urls
+from zonal.events import labels_of
 
 BUG = 70
 """Exit code of an error that is nobody's but ours."""
@@ -55,12 +56,12 @@ def fail_as_bug() -> NoReturn:
 
 
 def tell(message: str, code: int, **values: str) -> None:
-    """Print how the process ends, as the lines before it were printed."""
+    """Print how the process ends, as the lines before it were printed, with the labels of what ends it."""
     message = scrub_urls(message)  # that of a word of the command line is not ours
     if _json_logs():
         from zonal.screen import json_line
 
-        json_line("error", message, exit_code=code, **values)
+        json_line("error", message, **labels_of(sys.exception()), exit_code=code, **values)
     else:
         print(f"zonal: {message}", file=sys.stderr)
 

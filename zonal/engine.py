@@ -7,7 +7,6 @@ clusters to those that know them. Whatever fails leaves nothing published.
 from __future__ import annotations
 
 import tempfile
-import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -22,7 +21,7 @@ from zonal.catalog import Catalog
 from zonal.clusters import Runner, place_of
 from zonal.credentials import without_credentials
 from zonal.errors import InputError, ZonalError, first_line
-from zonal.events import Event, Notify, quiet, telling
+from zonal.events import RUN, Event, Notify, labelled, quiet, telling, timed
 from zonal.fingerprint import digest, fingerprint
 from zonal.inputs import absolute, policy_of
 from zonal.io.folder import Folder
@@ -117,18 +116,18 @@ def run(
             url: stack.enter_context(output.locked(fresh=fresh, tell=telling(notify)))
             for url, output in {o.folder.url: o for o in (home, *places.values())}.items()
         }
-        started = time.perf_counter()
-        staged = inputs.stage(home.folder.sub(WORK).sub(f"stage-{key[:16]}"), key, telling(notify))
-        _tell_zones(staged, notify)
-        seconds = {"staging": time.perf_counter() - started}
+        seconds: dict[str, float] = {}
+        with timed("staging", seconds, notify):
+            staged = inputs.stage(home.folder.sub(WORK).sub(f"stage-{key[:16]}"), key, telling(notify))
+            _tell_zones(staged, notify)
         for year, output in places.items():
-            one = _Run(inputs, year, output, locks[output.folder.url], staged, notify, dict(seconds))
-            result = one.prepare(fresh=fresh)
-            if result is None:
-                waited = time.perf_counter()
-                notify(Event("info", runner.described))
-                one.seconds["waiting"] = time.perf_counter() - waited
-                result = one.execute(runner, fresh=fresh)
+            with labelled(notify, year=year) as told:
+                one = _Run(inputs, year, output, locks[output.folder.url], staged, told, dict(seconds))
+                result = one.prepare(fresh=fresh)
+                if result is None:
+                    with timed("waiting", one.seconds, told):
+                        told(Event("info", runner.described))
+                    result = one.execute(runner, fresh=fresh)
             results.append(result)
     return results
 
@@ -159,10 +158,11 @@ def plan(
     with tempfile.TemporaryDirectory(prefix="zonal-plan-") as scratch:
         staged = inputs.stage(Folder(scratch), inputs.stage_key(), telling(notify))
         for year in inputs.years:
-            made, opened, missing = plan_year(settings, inputs.raster, staged, year, headers=headers)
-            for sentence in _lacking(missing):
-                notify(Event("warning", sentence))
-            found[year] = costs(inputs.raster, staged, made, opened)
+            with labelled(notify, year=year) as told:
+                made, opened, missing = plan_year(settings, inputs.raster, staged, year, headers=headers)
+                for sentence in _lacking(missing):
+                    told(Event("warning", sentence))
+                found[year] = costs(inputs.raster, staged, made, opened)
     return found
 
 
@@ -247,14 +247,13 @@ class _Run:
 
     def prepare(self, *, fresh: bool) -> Result | None:
         """Plan on the files' own headers; return the result if the output holds it already."""
-        started = time.perf_counter()
         raster = self.inputs.raster
-        self.plan, self.opened, self.missing = plan_year(
-            self.inputs.settings, raster, self.staged, self.year, headers=True
-        )
-        self.header_bytes = sum(file.header_bytes for _, _, file in self.opened)
-        self.costs = costs(raster, self.staged, self.plan, self.opened)
-        self.seconds["planning"] = time.perf_counter() - started
+        with timed("planning", self.seconds, self.notify):
+            self.plan, self.opened, self.missing = plan_year(
+                self.inputs.settings, raster, self.staged, self.year, headers=True
+            )
+            self.header_bytes = sum(file.header_bytes for _, _, file in self.opened)
+            self.costs = costs(raster, self.staged, self.plan, self.opened)
         if not self.plan.units:
             of_year = f" of {self.year}" if self.year else ""
             raise InputError(f"no tile{of_year} in {raster.name} covers any of the {self.plan.zones:,} zones")
@@ -270,24 +269,22 @@ class _Run:
 
     def execute(self, runner: Runner, *, fresh: bool) -> Result:
         """Run what is missing, publish, commit."""
-        started = time.perf_counter()
-        parts = self.output.begin(self.fingerprint, self.plan, self.lock, fresh=fresh)
-        job = self._job(parts)
-        _probe(runner, job)
-        headers = [file.header for _, _, file in self.opened]
-        name = f"{digest(self.fingerprint)[:8]}-{uuid.uuid4().hex[:8]}"
-        to_fetch = self.costs.bytes_to_fetch
-        reports = gather(runner, self.plan, job, headers, name, to_fetch, self.notify, self.lock.check)
-        gathered = time.perf_counter()
-        self.seconds["computing"] = gathered - started
-        zones = covered_zones(parts, [part_name(part.number) for part in self.plan.parts])
-        if not zones["covered"]:
-            self.output.abandon()
-            raise InputError(
-                f"none of the {self.plan.zones:,} zones covers a valid pixel of {self.inputs.raster.name}"
-            )
-        files = self.output.assemble(self.plan, self.staged, parts, job.columns, job.about)
-        self.seconds["publishing"] = time.perf_counter() - gathered
+        with timed("computing", self.seconds, self.notify):
+            parts = self.output.begin(self.fingerprint, self.plan, self.lock, fresh=fresh)
+            job = self._job(parts)
+            _probe(runner, job)
+            headers = [file.header for _, _, file in self.opened]
+            name = f"{digest(self.fingerprint)[:8]}-{uuid.uuid4().hex[:8]}"
+            to_fetch = self.costs.bytes_to_fetch
+            reports = gather(runner, self.plan, job, headers, name, to_fetch, self.notify, self.lock.check)
+        with timed("publishing", self.seconds, self.notify):
+            zones = covered_zones(parts, [part_name(part.number) for part in self.plan.parts])
+            if not zones["covered"]:
+                self.output.abandon()
+                raise InputError(
+                    f"none of the {self.plan.zones:,} zones covers a valid pixel of {self.inputs.raster.name}"
+                )
+            files = self.output.assemble(self.plan, self.staged, parts, job.columns, job.about)
         manifest = {
             **self._described(),
             "table": TABLE if files == [TABLE] else DATASET,
@@ -321,6 +318,7 @@ class _Run:
         index = {"url": raster.index_name, **asdict(raster.index_stat)} if raster.index_stat else None
         return {
             "zonal_version": version("zonal"),
+            "run": RUN,
             "settings": self.inputs.settings.public() | {"year": self.year},
             "fingerprint": digest(self.fingerprint),
             "fingerprint_of": self.fingerprint,

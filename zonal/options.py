@@ -127,6 +127,10 @@ Dashboard = Annotated[
         help="Where the local cluster's dashboard listens; default: this machine only, a free port.",
     ),
 ]
+Metrics = Annotated[
+    str | None,
+    typer.Option(metavar="HOST:PORT", help="Serve Prometheus metrics of the run there; default: nowhere."),
+]
 Output = Annotated[
     str | None,
     typer.Option(

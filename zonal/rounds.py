@@ -7,14 +7,15 @@ A round is what a resume is: it looks which parts are there and does the rest.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from zonal.clusters import KilledError, Runner
 from zonal.errors import StoreError, ZonalError
-from zonal.events import Event, Notify
+from zonal.events import Event, Notify, label
 from zonal.graph import Wiring, wire
-from zonal.units import Plan
+from zonal.units import Part, Plan
 from zonal.work import Job, PartReport, UnitFailure, UnitReport, part_name
 
 TRIES = 2
@@ -50,7 +51,7 @@ def gather(
     bytes_to_fetch : int or None
         In all, for the progress that is told.
     notify : callable
-        Told of progress, and of units that are tried again.
+        Told of progress, of each part that is written, and of units that are tried again.
     check : callable
         Called at each value; raises where there is no sense in going on.
 
@@ -66,37 +67,37 @@ def gather(
     MissingError
         The same of a unit whose tile has gone.
     """
-    totals = {"zones": plan.zones, "chunks": plan.chunks, "bytes": bytes_to_fetch}
+    progress = _Progress(notify, plan, bytes_to_fetch)
     reports: list[UnitReport | PartReport] = []
     failures: list[UnitFailure] = []
     avoid: set[str] = set()
     for number in range(TRIES):
         if failures:
-            notify(Event("warning", f"{_told(failures)}; tried again", {"failed": len(failures)}))
+            about = {"failed": len(failures), "part": _waiting(failures, plan)}
+            notify(Event("warning", f"{_told(failures)}; tried again", about))
         written = {*job.parts.names()}
         done = {part.number for part in plan.parts if part_name(part.number) in written}
         if done and number == 0:
             notify(Event("info", f"{len(done):,} of {len(plan.parts):,} parts are there already"))
         wiring = wire(plan, job, headers, done, f"{name}-{number}")
-        kept = sum(stop - start for start, stop in (plan.parts[part].zones for part in done))
-        progress = _Progress(notify, totals, kept)
+        progress.begin(done)
         failures = []
         in_a_row = 0
         for value in _values(runner, wiring, plan, avoid):
             check()
+            progress.tell(value)
             if isinstance(value, UnitFailure):
                 failures.append(value)
                 in_a_row += 1
                 if in_a_row >= ENOUGH * max(runner.threads, 1):  # workers may have come, or all gone
-                    raise _ended(failures)
+                    raise _ended(failures, plan)
             elif value is not None:
                 in_a_row = 0
                 reports.append(value)
-                progress.tell(value)
         if not failures:
             return reports
         avoid |= {failure.worker for failure in failures}
-    raise _ended(failures)
+    raise _ended(failures, plan)
 
 
 def _values(
@@ -126,27 +127,76 @@ def _named(key: Any, plan: Plan) -> str:
 
 
 class _Progress:
-    """Counts what has come, and tells it."""
+    """Counts what has come, and tells it.
 
-    def __init__(self, notify: Notify, totals: dict[str, Any], zones: int) -> None:
+    Zones, parts, chunks and units of the plan each count once, however often they are done; bytes,
+    retries and failures count whenever they come.
+    """
+
+    def __init__(self, notify: Notify, plan: Plan, bytes_to_fetch: int | None) -> None:
         self.notify = notify
-        self.totals = totals
-        self.zones = zones
-        self.chunks = self.bytes = 0
+        self.plan = plan
+        self.totals = {
+            "zones": plan.zones,
+            "parts": len(plan.parts),
+            "chunks": plan.chunks,
+            "units": len(plan.units),
+            "bytes": bytes_to_fetch,
+        }
+        self.count = Counter[str]()
+        self.units: set[int] = set()
         self.started = time.perf_counter()
 
-    def tell(self, report: UnitReport | PartReport) -> None:
-        if isinstance(report, PartReport):
-            self.zones += report.zones
-        else:
-            self.chunks += report.chunks
-            self.bytes += report.fetched
-        figures = {"zones": self.zones, "chunks": self.chunks, "bytes": self.bytes, "totals": self.totals}
-        self.notify(Event("progress", "", {**figures, "seconds": time.perf_counter() - self.started}))
+    def begin(self, parts: Collection[int]) -> None:
+        """Count the parts that are there, and the units that serve no other."""
+        self.count["parts"] = len(parts)
+        self.count["zones"] = sum(_zones(self.plan.parts[number]) for number in parts)
+        for unit in self.plan.units:
+            if all(number in parts for number in unit.parts):
+                self._count_unit(unit.number)
+        self._show()
+
+    def tell(self, value: UnitReport | UnitFailure | PartReport | None) -> None:
+        """Count what a task gave."""
+        match value:
+            case None:
+                return
+            case UnitReport():
+                self._count_unit(value.number)
+                self.count.update(bytes=value.fetched, cached=value.cached, retries=value.retries)
+            case UnitFailure():
+                self.count["failed"] += 1
+            case PartReport():
+                self.count.update(parts=1, zones=value.zones)
+                figures = {"part": value.number, "zones": value.zones, "seconds": round(value.seconds, 3)}
+                self.notify(Event("part", f"part {value.number} written", figures))
+        self._show()
+
+    def _count_unit(self, number: int) -> None:
+        if number not in self.units:
+            self.units.add(number)
+            self.count.update(units=1, chunks=len(self.plan.units[number].chunks))
+
+    def _show(self) -> None:
+        figures = {name: self.count[name] for name in (*self.totals, "cached", "retries", "failed")}
+        seconds = time.perf_counter() - self.started
+        self.notify(Event("progress", "", {**figures, "totals": self.totals, "seconds": seconds}))
 
 
-def _ended(failures: Sequence[UnitFailure]) -> ZonalError:
-    return type(_first(failures))(f"{_told(failures)}; {_KEPT}")
+def _zones(part: Part) -> int:
+    start, stop = part.zones
+    return stop - start
+
+
+def _waiting(failures: Sequence[UnitFailure], plan: Plan) -> list[int]:
+    """Numbers of the parts that wait for units that failed."""
+    return sorted({number for failure in failures for number in plan.units[failure.number].parts})
+
+
+def _ended(failures: Sequence[UnitFailure], plan: Plan) -> ZonalError:
+    error = type(_first(failures))(f"{_told(failures)}; {_KEPT}")
+    label(error, part=_waiting(failures, plan))
+    return error
 
 
 def _first(failures: Sequence[UnitFailure]) -> ZonalError:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
+from zonal.credentials import scrub_urls
+from zonal.events import RUN
 from zonal.units import human
 
 if TYPE_CHECKING:
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN_LINES = 5.0
 """Progress is no more frequent than this where each one is a line."""
+
+DETAILS = ("part", "stage")
+"""Kinds of events that people need not see: they have their progress."""
 
 
 @contextlib.contextmanager
@@ -30,32 +36,37 @@ def screen(*, quiet: bool, json_logs: bool) -> Iterator[Callable[[Event], None]]
     quiet : bool
         Show warnings only.
     json_logs : bool
-        One JSON object a line: time, level, message and figures.
+        One JSON object a line, as `json_line` prints it.
     """
-    if not (quiet or json_logs) and sys.stderr.isatty():
+    if json_logs:
+        with _json_records():
+            yield _Lines(_json_line, (), quiet)
+    elif quiet or not sys.stderr.isatty():
+        yield _Lines(_plain_line, DETAILS, quiet)
+    else:
         with _bar() as show:
             yield show
-    else:
-        yield _Lines(_json_line if json_logs else _plain_line, quiet)
 
 
 class _Lines:
     """One line an event; of progress, one every few seconds and the last."""
 
-    def __init__(self, write: Callable[[Event, str], None], quiet: bool) -> None:
+    def __init__(self, write: Callable[[Event, str], None], left_out: Collection[str], quiet: bool) -> None:
         self.write = write
+        self.left_out = left_out
         self.quiet = quiet
         self.last = time.monotonic()
 
     def __call__(self, event: Event) -> None:
-        if self.quiet and event.kind != "warning":
+        if event.kind in self.left_out or (self.quiet and event.kind != "warning"):
             return
         if event.kind != "progress":
             self.write(event, event.message)
             return
-        now = time.monotonic()
-        complete = event.values["zones"] == event.values["totals"]["zones"]
-        if complete or now - self.last >= SECONDS_BETWEEN_LINES:
+        values, now = event.values, time.monotonic()
+        complete = all(values[name] == values["totals"][name] for name in ("zones", "chunks"))
+        due = values["bytes"] and now - self.last >= SECONDS_BETWEEN_LINES  # before, there is no rate
+        if complete or due:
             self.last = now
             self.write(event, _figures(event))
 
@@ -66,14 +77,35 @@ def _plain_line(event: Event, message: str) -> None:
 
 
 def _json_line(event: Event, message: str) -> None:
-    json_line(event.kind, message, **event.values)
+    level = "warning" if event.kind == "warning" else "info"
+    kind = {} if event.kind == level else {"kind": event.kind}
+    json_line(level, message, **kind, **event.values)
 
 
 def json_line(level: str, message: str, **values: Any) -> None:
-    """Print one JSON object on standard error: time, level, message and figures."""
+    """Print one JSON object on standard error: time, level, message, run, labels and figures."""
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    line = {"time": stamp, "level": level, "message": message, **values}
+    line = {"time": stamp, "level": level, "message": message, "run": RUN, **values}
     print(json.dumps(line, default=str), file=sys.stderr, flush=True)
+
+
+class _Records(logging.Handler):
+    """What libraries log, and their warnings, as lines of the same make."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        json_line(record.levelname.lower(), scrub_urls(self.format(record)), logger=record.name)
+
+
+@contextlib.contextmanager
+def _json_records() -> Iterator[None]:
+    handler = _Records(logging.WARNING)
+    logging.getLogger().addHandler(handler)
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        logging.getLogger().removeHandler(handler)
 
 
 def _figures(event: Event) -> str:
@@ -99,6 +131,8 @@ def _bar() -> Iterator[Callable[[Event], None]]:
 
         def show(event: Event) -> None:
             nonlocal begun
+            if event.kind in DETAILS:
+                return
             if event.kind != "progress":
                 style = "yellow" if event.kind == "warning" else None
                 console.print(event.message, style=style, highlight=False, markup=False, soft_wrap=True)

@@ -7,7 +7,6 @@ each to the module that does it. A step's files carry no mark of their own:
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -20,7 +19,7 @@ from zonal.catalog import Catalog
 from zonal.clusters import Runner, place_of
 from zonal.engine import Result
 from zonal.errors import InputError, UnfitError, UsageError
-from zonal.events import Event, Notify, quiet, telling
+from zonal.events import Event, Notify, labelled, quiet, telling, timed
 from zonal.findings import Step
 from zonal.fingerprint import digest
 from zonal.io.export import beside
@@ -81,11 +80,12 @@ def run(
         if settings.steps == ("stats",):
             return results
         catalog = Catalog.load(settings.catalog, settings.mirror, settings.storage_options)
-        places = engine.outputs(settings, catalog).values()
-        return [
-            _after(result, Work(output, settings, catalog, notify, runner), fresh=fresh)
-            for result, output in zip(results, places, strict=True)
-        ]
+        made = []
+        places = engine.outputs(settings, catalog).items()
+        for result, (year, output) in zip(results, places, strict=True):
+            with labelled(notify, year=year) as told:
+                made.append(_after(result, Work(output, settings, catalog, told, runner), fresh=fresh))
+        return made
 
 
 def _after(result: Result, work: Work, *, fresh: bool) -> Result:
@@ -215,27 +215,28 @@ class Work:
     def take(self, step: Step, manifest: Mapping[str, Any], lock: Lock) -> None:
         """Take a step; one that the table does not allow is left out, unless asked for by name or setting."""
         folder = self.output.folder
-        started = time.perf_counter()
-        self.notify(Event("info", DOING[step]))
+        seconds: dict[str, float] = {}
         files: list[str] = []
         skipped = None
-        try:
-            table = load_table(folder.url, folder.options)
-            files = make(
-                *(step, table, self.settings, self.catalog, folder, DRAFTS + NAMES[step]),
-                *(self.notify, self.runner),
-            )
-        except UnfitError as error:
-            if {"steps", step} & self.settings.model_fields_set:
-                raise
-            skipped = str(error)
-        lock.confirm()  # what another run has made meanwhile is not ours to replace
-        made = self._publish(step, files)
+        self.notify(Event("info", DOING[step]))
+        with timed(step, seconds, self.notify):
+            try:
+                table = load_table(folder.url, folder.options)
+                files = make(
+                    *(step, table, self.settings, self.catalog, folder, DRAFTS + NAMES[step]),
+                    *(self.notify, self.runner),
+                )
+            except UnfitError as error:
+                if {"steps", step} & self.settings.model_fields_set:
+                    raise
+                skipped = str(error)
+            lock.confirm()  # what another run has made meanwhile is not ours to replace
+            made = self._publish(step, files)
         made[step] = {
             "key": self._key(step, manifest, made),
             "files": [file.removeprefix(DRAFTS) for file in files],
             "skipped": skipped,
-            "seconds": round(time.perf_counter() - started, 3),
+            "seconds": round(seconds[step], 3),
         }
         folder.write_json(STEPS_MADE, made)
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from zonal.errors import LockedError, ZonalError
+from zonal.events import RUN
 from zonal.io.folder import Folder
 
 LOCK = "lock.json"
@@ -29,9 +30,6 @@ BEAT = 10.0
 
 MISSED = 3
 """Beats without a sign after which a holder counts as gone: for others, and for itself."""
-
-_SESSION = uuid.uuid4().hex
-"""Tells this process from an ended one of the same number."""
 
 
 def _place() -> dict[str, Any]:
@@ -101,7 +99,7 @@ class Holder:
         if any(self.facts[name] != place[name] for name in told):
             return False
         if process == os.getpid():
-            return self.facts.get("session") != _SESSION
+            return self.facts.get("session") != RUN  # else an ended one had our number
         try:
             os.kill(process, 0)
         except (ProcessLookupError, OverflowError):
@@ -146,7 +144,7 @@ class Lock:
             "owner": os.environ.get("ZONAL_OWNER") or None,
             **_place(),
             "process": os.getpid(),
-            "session": _SESSION,
+            "session": RUN,
             "holder": uuid.uuid4().hex,
             "since": _now(),
             "every": beat,
@@ -184,7 +182,7 @@ class Lock:
     def _may_have(self, held: Holder) -> bool:
         """Whether to take a lock over at once, and not after it was watched; LockedError where neither."""
         owner = self._facts["owner"]
-        if held.facts.get("session") != _SESSION and owner and held.facts.get("owner") == owner:
+        if held.facts.get("session") != RUN and owner and held.facts.get("owner") == owner:
             return True
         if held.dead:
             return True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import platform
 import sys
 import threading
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 
 PATIENCE = 300.0
 """Seconds that a cluster without workers is waited for, unless told otherwise."""
+
+
+PASSING = 10.0
+"""Seconds after which what keeps pods from running is worth telling: most of it passes."""
 
 
 class KilledError(StoreError):
@@ -354,21 +359,23 @@ def place_of(settings: Settings, notify: Notify = quiet) -> AbstractContextManag
 @contextlib.contextmanager
 def _on_kubernetes(settings: Settings, notify: Notify) -> Iterator[Runner]:
     """Have pods, and enough of them, for as long as a `with` lasts."""
+    _hush()
     tell = telling(notify)
-    until = time.monotonic() + settings.patience
-    told: set[str] = set()
+    seen: dict[str, float] = {}
 
     def warn(text: str) -> None:
         notify(Event("warning", text))
 
     with daskcluster.asked(settings.cluster_template, settings.workers, tell, warn) as pods:
+        until = time.monotonic() + settings.patience
 
         def wait(what: str) -> None:
-            """Tell what is in the way, once each; raise StoreError when it took too long."""
+            """Tell what stays in the way, once each; raise StoreError when it took too long."""
             troubles = pods.troubles()
             for trouble in troubles:
-                if trouble not in told:
-                    told.add(trouble)
+                since = seen.setdefault(trouble, time.monotonic())
+                if time.monotonic() - since > PASSING:
+                    seen[trouble] = math.inf
                     tell(trouble)
             if time.monotonic() > until:
                 because = f": {troubles[0]}" if troubles else ""
@@ -390,9 +397,11 @@ def _on_kubernetes(settings: Settings, notify: Notify) -> Iterator[Runner]:
             try:
                 yield found
             except StoreError:
-                with contextlib.suppress(ZonalError):  # why it failed is known, this may be behind it
+                try:
                     for trouble in pods.troubles():
                         warn(trouble)
+                except ZonalError as error:  # that the cluster is gone, say
+                    warn(str(error))
                 raise
 
 

@@ -18,13 +18,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from zonal.errors import InputError, StoreError, UsageError, first_line
 from zonal.workflows import bundled
 from zonal.yamlfile import read_mapping
-
-T = TypeVar("T")
 
 TEMPLATE = "deploy/kubernetes/dask-operator/daskcluster.yaml"
 """The bundled `DaskCluster`, where the settings name none."""
@@ -200,10 +198,10 @@ class Pods:
         service = self._api.found(
             self._api.core.read_namespaced_service, f"{self.name}-scheduler", self.namespace
         )
-        if service is None or service.spec.cluster_ip in (None, "", "None"):
+        host = service and service["spec"].get("clusterIP")
+        if service is None or host in (None, "", "None"):
             return None
-        ports = {port.name: port.port for port in service.spec.ports or ()}
-        host, port = service.spec.cluster_ip, ports.get("tcp-comm")
+        port = {port.get("name"): port["port"] for port in service["spec"].get("ports", ())}.get("tcp-comm")
         if port is None:
             raise InputError(f"the scheduler's service of {self} has no port named tcp-comm")
         return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
@@ -219,7 +217,7 @@ class Pods:
             self.namespace,
             label_selector=f"dask.org/cluster-name={self.name}",
         )
-        found = ((pod.metadata.name, _trouble(pod)) for pod in pods.items)
+        found = ((pod["metadata"]["name"], _trouble(pod.get("status", {}))) for pod in pods["items"])
         return [f"pod {name}: {trouble}" for name, trouble in found if trouble]
 
     def _phase(self) -> str | None:
@@ -237,19 +235,19 @@ class Pods:
         return f"DaskCluster {self.namespace}/{self.name}"
 
 
-def _trouble(pod: Any) -> str | None:
+def _trouble(status: Mapping[str, Any]) -> str | None:
     """Say what is wrong with a pod, if anything is."""
-    for container in pod.status.container_statuses or ():
-        ended = container.last_state and container.last_state.terminated
-        ended = ended or (container.state and container.state.terminated)
-        if ended:
-            return f"its container ended with exit code {ended.exit_code} ({ended.reason})"
-        waiting = container.state and container.state.waiting
-        if waiting and waiting.reason not in (None, "ContainerCreating", "PodInitializing"):
-            return f"{waiting.reason}: {waiting.message}" if waiting.message else str(waiting.reason)
-    for condition in pod.status.conditions or ():
-        if condition.type == "PodScheduled" and condition.status == "False":
-            return f"{condition.reason}: {condition.message}"
+    for container in status.get("containerStatuses", ()):
+        state = container.get("state", {})
+        ended = state.get("terminated") or container.get("lastState", {}).get("terminated")
+        if ended and ended.get("exitCode"):
+            return f"its container ended with exit code {ended.get('exitCode')} ({ended.get('reason')})"
+        waiting = state.get("waiting", {})
+        if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
+            return ": ".join(filter(None, (waiting["reason"], waiting.get("message"))))
+    for condition in status.get("conditions", ()):
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            return f"{condition.get('reason')}: {condition.get('message')}"
     return None
 
 
@@ -291,22 +289,29 @@ def asked(
     image = None
     if driver.pod:
         own = api.call(api.core.read_namespaced_pod, driver.pod, namespace)
-        image = own.spec.containers[0].image
+        image = own["spec"]["containers"][0]["image"]
     name = f"zonal-{uuid.uuid4().hex[:12]}"
     body = manifest(raw, name, namespace, image=image, workers=workers, owner=driver.owner)
-    made = False
+    made: bool | None = None  # not known: who is interrupted while asking may have been heard
     try:
-        api.create(body, namespace)
-        made = True
+        try:
+            api.create(body, namespace)
+            made = True
+        except InputError:
+            made = False
+            raise
         cluster = Pods(name, namespace, api)
         replicas = body["spec"]["worker"].get("replicas")
         tell(f"{cluster} is asked for, with {replicas} workers")
         yield cluster
     finally:
-        with _undisturbed():
-            api.delete(name, namespace, sure=made, warn=warn)
-        if made:
-            tell(f"DaskCluster {namespace}/{name} is deleted")
+        if made is not False:
+            with _undisturbed():
+                said = api.delete(name, namespace, sure=bool(made))
+            if said:
+                warn(f"DaskCluster {namespace}/{name} {said}")
+            elif made:
+                tell(f"DaskCluster {namespace}/{name} is deleted")
 
 
 @contextlib.contextmanager
@@ -355,8 +360,10 @@ class _Api:
         face = client.ApiClient(made)
         return cls(client.CoreV1Api(face), client.CustomObjectsApi(face), namespace)
 
-    def call(self, function: Callable[..., T], *words: Any, **more: Any) -> T:
+    def call(self, function: Callable[..., Any], *words: Any, **more: Any) -> dict[str, Any]:
         """Call the API; insist for a while where it does not answer or is not well.
+
+        What it says is taken as the JSON that it is: the client's own models know one version of Kubernetes.
 
         Raises
         ------
@@ -371,19 +378,20 @@ class _Api:
         until = time.monotonic() + GOING
         while True:
             try:
-                return function(*words, **more, _request_timeout=ANSWER)
+                answer = function(*words, **more, _request_timeout=ANSWER, _preload_content=False)
+                return dict(json.loads(answer.data))
             except ApiException as error:
                 passing = error.status in (0, 429) or error.status >= 500
                 if not passing:
                     raise InputError(f"the Kubernetes API refuses: {_message(error)}") from error
                 cause = _message(error)
-            except HTTPError as error:
+            except (HTTPError, ValueError) as error:  # or what came is no JSON
                 cause = first_line(error)
             if time.monotonic() > until:
                 raise StoreError(f"the Kubernetes API does not answer: {cause}")
             time.sleep(LOOK)
 
-    def found(self, function: Callable[..., T], *words: Any, **more: Any) -> T | None:
+    def found(self, function: Callable[..., Any], *words: Any, **more: Any) -> dict[str, Any] | None:
         """Call the API; None where there is no such object."""
         try:
             return self.call(function, *words, **more)
@@ -408,21 +416,25 @@ class _Api:
             if _status(error) != 409:  # its name is ours alone: an answer was lost, and it is there
                 raise
 
-    def delete(self, name: str, namespace: str, *, sure: bool, warn: Callable[[str], None]) -> None:
-        """Delete a cluster; one that may still come into being (not `sure`) is waited for, a while."""
+    def delete(self, name: str, namespace: str, *, sure: bool) -> str | None:
+        """Delete a cluster; one that may still come into being (not `sure`) is waited for, a while.
+
+        Returns
+        -------
+        str or None
+            Why it could not be.
+        """
         until = time.monotonic() + ANSWER
         try:
             while self.found(
                 self.objects.delete_namespaced_custom_object, **RESOURCE, namespace=namespace, name=name
             ) is None:  # fmt: skip
                 if sure or time.monotonic() > until:
-                    return
+                    break
                 time.sleep(LOOK)
         except (InputError, StoreError) as error:
-            if sure:
-                warn(
-                    f"DaskCluster {namespace}/{name} could not be deleted ({error}); its idleTimeout ends it"
-                )
+            return f"could not be deleted ({error}); its idleTimeout ends it"
+        return None
 
 
 def _kubeconfigs(config: Any) -> list[str]:

@@ -37,7 +37,9 @@ METHOD = "DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD"
 
 def default_workers(workers: int | None, threads: int | None) -> tuple[int, int]:
     """Choose processes, and threads a process, where the settings leave them open: four threads share one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    from dask.system import cpu_count
+
+    cores = max(1, int(cpu_count()))  # of a container, what its quota allows
     if workers is None:
         workers = max(1, cores // (threads or min(cores, 4)))
     return workers, threads or max(1, cores // workers)

@@ -181,7 +181,7 @@ def compile_(folder: Path) -> dict[str, Any]:
     from benchmarks.peers import zonal_settings
     from benchmarks.scene import scene
     from zonal import engine
-    from zonal.clusters import Threads
+    from zonal.runners import Threads
 
     with tempfile.TemporaryDirectory() as scratch:
         on = scene(Path(scratch), 1, 3, 3, size=64)

@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import shapely
 
-from zonal.clusters import Threads
 from zonal.evaluating import evaluate_table
 from zonal.events import quiet
 from zonal.findings import EvaluationSettings, MapSettings
 from zonal.io.finished import load_table
 from zonal.io.folder import Folder
 from zonal.mapping import draw
+from zonal.runners import Threads
 
 ABOUT = {
     "zonal_version": "0.1.0",

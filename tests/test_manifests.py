@@ -21,7 +21,7 @@ from dask_kubernetes.operator.controller import controller as operator
 from dask_kubernetes.operator.validation import validate_cluster_name
 from distributed.cli import dask_scheduler, dask_worker
 
-from zonal import daskcluster, local
+from zonal import daskcluster, kubeapi, local
 from zonal.cli import app
 from zonal.errors import InputError, OtherRunError, UsageError
 from zonal.settings import Settings
@@ -382,13 +382,13 @@ def test_the_network_is_closed_but_for_what_is_needed(folder: str, rendered: dic
 def test_the_role_allows_the_calls_that_are_made_and_no_other(
     folder: str, rendered: dict[str, list[Object]]
 ) -> None:
-    source = Path(str(daskcluster.__file__)).read_text()
-    kinds = {"pod": "pods", "service": "services", "custom_object": daskcluster.RESOURCE["plural"]}
+    source = "".join(Path(str(module.__file__)).read_text() for module in (daskcluster, kubeapi))
+    kinds = {"pod": "pods", "service": "services", "custom_object": kubeapi.RESOURCE["plural"]}
     calls = {
         (kinds[kind], {"read": "get"}.get(verb, verb))
         for verb, kind in re.findall(r"\.([a-z]+)_namespaced_(\w+)", source)
     }
-    groups = {"pods": "", "services": "", "daskclusters": daskcluster.RESOURCE["group"]}
+    groups = {"pods": "", "services": "", "daskclusters": kubeapi.RESOURCE["group"]}
     allowed = [
         (group, resource, verb)
         for role in named(rendered[folder], "Role")

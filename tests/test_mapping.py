@@ -35,7 +35,7 @@ from zonal.analysis import canvas
 from zonal.analysis.gram import Gram
 from zonal.analysis.pca import Stretch, components_of
 from zonal.analysis.style import qml
-from zonal.clusters import Runner, Threads, connect
+from zonal.clusters import connect
 from zonal.errors import InputError, UsageError
 from zonal.events import Event, quiet
 from zonal.findings import MapSettings
@@ -44,6 +44,7 @@ from zonal.io.finished import load_table
 from zonal.io.folder import Folder
 from zonal.io.picture import painting, write_cog
 from zonal.mapping import Map, draw
+from zonal.runners import Runner, Threads
 
 FEATURES = [f"A{band:02d}_{stat}" for stat in ("mean", "std") for band in range(4)]
 NO_STATISTICS = [7, 20]

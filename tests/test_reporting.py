@@ -23,7 +23,6 @@ from zonal import reporting
 from zonal.analysis.charts import ramp
 from zonal.analysis.evaluation import Evaluation
 from zonal.analysis.post import CORRELATIONS, R2, beside, is_of
-from zonal.clusters import Threads
 from zonal.errors import InputError
 from zonal.events import quiet
 from zonal.findings import MapSettings
@@ -31,6 +30,7 @@ from zonal.io.finished import load_table
 from zonal.io.folder import Folder
 from zonal.mapping import draw
 from zonal.reporting import report
+from zonal.runners import Threads
 
 ATTRIBUTES = ["ALAND20", "AWATER20", "POP20", "HOUSING20", "UR20"]
 

@@ -18,7 +18,7 @@ from typing import Any
 import geopandas as gpd
 
 from zonal.catalog import Catalog
-from zonal.clusters import Runner, place_of
+from zonal.clusters import place_of
 from zonal.credentials import without_credentials
 from zonal.errors import InputError, ZonalError, first_line
 from zonal.events import RUN, Event, Notify, labelled, quiet, telling, timed
@@ -33,6 +33,7 @@ from zonal.output import DATASET, TABLE, WORK, Output
 from zonal.planning import Opened, costs, plan_year
 from zonal.request import Request
 from zonal.rounds import gather
+from zonal.runners import Runner
 from zonal.settings import Settings
 from zonal.units import Costs, Plan
 from zonal.work import Job, look, part_name

@@ -27,7 +27,6 @@ from zonal.analysis.gram import Gram
 from zonal.analysis.pca import Components, Stretch, components_of
 from zonal.analysis.places import COORDINATES, Geometry, best_utm, crs_name, project, read_points
 from zonal.analysis.style import qml
-from zonal.clusters import Runner
 from zonal.errors import UnfitError, UsageError, first_line
 from zonal.events import Event, Notify
 from zonal.findings import MapSettings
@@ -37,6 +36,7 @@ from zonal.io.finished import FinishedTable
 from zonal.io.folder import Folder
 from zonal.io.picture import painting, preview, write_cog
 from zonal.io.spool import Spool
+from zonal.runners import Runner
 
 SCHEMA_VERSION = 1
 """Of `pca.json`; goes up when a reader must know."""

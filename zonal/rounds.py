@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
-from zonal.clusters import KilledError, Runner
 from zonal.errors import StoreError, ZonalError
 from zonal.events import Event, Notify, label
 from zonal.graph import Wiring, wire
+from zonal.runners import KilledError, Runner
 from zonal.units import Part, Plan
 from zonal.work import Job, PartReport, UnitFailure, UnitReport, part_name
 

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from zonal import clusters, engine, local
 from zonal.errors import UsageError
+from zonal.runners import Threads
 from zonal.settings import Settings, settings_error
 
 ZONE = "zonal_zone"
@@ -96,7 +97,7 @@ def zonal_stats(
             raise settings_error(error) from None
         if len(made.year) > 1:
             raise UsageError("zonal_stats takes one year at a time")
-        runner = clusters.active() or clusters.Threads(local.default_workers(1, None)[1])
+        runner = clusters.active() or Threads(local.default_workers(1, None)[1])
         (result,) = engine.run(made, runner=runner, frame=frame)
         table = gpd.read_parquet(result.table)
     if not isinstance(zones, gpd.GeoDataFrame):

@@ -16,7 +16,7 @@ import geopandas as gpd
 
 from zonal import engine
 from zonal.catalog import Catalog
-from zonal.clusters import Runner, place_of
+from zonal.clusters import place_of
 from zonal.engine import Result
 from zonal.errors import InputError, UnfitError, UsageError
 from zonal.events import Event, Notify, labelled, quiet, telling, timed
@@ -28,6 +28,7 @@ from zonal.io.folder import Folder
 from zonal.io.lock import Lock
 from zonal.io.ranges import Blob
 from zonal.output import STEPS_MADE, WORK, Output, is_finding
+from zonal.runners import Runner
 from zonal.settings import Settings
 
 VERSIONS = {"pca": 1, "evaluate": 1, "report": 1}

@@ -10,8 +10,8 @@ import pytest
 from seam import Reference, Seam, build
 from servers import S3Server, s3_server
 
-from zonal.clusters import Threads
 from zonal.engine import run
+from zonal.runners import Threads
 from zonal.settings import Settings
 
 SEEDS = {

@@ -17,9 +17,9 @@ import yaml
 from processes import Driver, wait_for
 from pyproj import Transformer
 
-from zonal.clusters import Runner, Threads
 from zonal.engine import run
 from zonal.io.aef import PREFIX, write_index
+from zonal.runners import Runner, Threads
 from zonal.settings import Settings
 
 SEAM, LATITUDE = -120.0, 47.0

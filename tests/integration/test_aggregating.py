@@ -19,10 +19,10 @@ from synthetic import jittered_blocks
 from test_any_raster import from_origin, write
 
 from zonal.aggregating import aggregate
-from zonal.clusters import Threads
 from zonal.demo import write_sample
 from zonal.engine import run
 from zonal.io.finished import load_table
+from zonal.runners import Threads
 from zonal.settings import Settings
 
 pytestmark = pytest.mark.timeout(240)

@@ -19,12 +19,12 @@ from faulty_proxy import FAULTS, faulty_proxy, seeded
 from servers import S3Server
 from town import Stopping, Town, Unplugged, ended, parts_of
 
-from zonal.clusters import Threads
 from zonal.engine import Result, run
 from zonal.errors import InputError, OtherRunError, ZonalError
 from zonal.io.folder import Folder
 from zonal.io.lock import locked
 from zonal.output import Output
+from zonal.runners import Threads
 from zonal.settings import Settings
 from zonal.status import status_of
 
@@ -57,7 +57,7 @@ def names(output: Path) -> list[str]:
 
 KILLED = """
 import json, os, signal, sys
-from zonal.clusters import Threads
+from zonal.runners import Threads
 from zonal.engine import run
 from zonal.io.folder import Folder
 from zonal.settings import Settings

@@ -26,10 +26,10 @@ from servers import FolderServer, clean_environment, http_server, zonal
 from synthetic import Tile, blocks_zip, jittered_blocks, make_mirror, random_tile, utm_grid
 
 from zonal import cli
-from zonal.clusters import Threads
 from zonal.engine import run
 from zonal.io.aef import PREFIX
 from zonal.io.cog import Cog
+from zonal.runners import Threads
 from zonal.settings import Settings
 
 INDEX = f"{PREFIX}/aef_index.parquet"

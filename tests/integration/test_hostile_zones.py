@@ -18,11 +18,11 @@ from synthetic import make_mirror, random_tile, utm_grid
 
 import zonal
 from zonal import engine
-from zonal.clusters import Threads
 from zonal.errors import InputError
 from zonal.io.export import export_table
 from zonal.io.finished import load_table
 from zonal.pieces import one_crs_pieces, unwrap, utm_pieces
+from zonal.runners import Threads
 from zonal.settings import Settings
 
 WEST, SOUTH = 500_000, 4_990_000

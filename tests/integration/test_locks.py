@@ -14,8 +14,8 @@ import pytest
 from servers import http_server
 from town import Town, ended, parts_of
 
-from zonal.clusters import Threads
 from zonal.engine import run
+from zonal.runners import Threads
 from zonal.settings import Settings
 
 pytestmark = pytest.mark.timeout(180)

@@ -20,9 +20,9 @@ from servers import http_server
 from synthetic import jittered_blocks, make_mirror, random_tile, utm_grid
 
 from zonal import engine
-from zonal.clusters import Threads
 from zonal.engine import default_output
 from zonal.errors import InputError, OtherRunError, UsageError
+from zonal.runners import Threads
 from zonal.settings import Settings
 
 HERE = Threads(2)

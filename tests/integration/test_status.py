@@ -11,11 +11,11 @@ import pytest
 from servers import S3Server, http_server, zonal
 from town import Stopping, Town, Unplugged
 
-from zonal.clusters import Threads
 from zonal.engine import run
 from zonal.errors import InputError
 from zonal.io.folder import Folder
 from zonal.io.lock import LOCK, locked
+from zonal.runners import Threads
 from zonal.settings import Settings
 from zonal.status import Status, status_of
 

@@ -21,7 +21,6 @@ from servers import S3Server, clean_environment, http_server, zonal
 
 from zonal import steps
 from zonal.analysis.evaluation import Evaluation
-from zonal.clusters import Threads
 from zonal.demo import write_sample
 from zonal.engine import Result
 from zonal.engine import run as make_table
@@ -29,6 +28,7 @@ from zonal.errors import InputError, LockedError, UsageError
 from zonal.events import Event
 from zonal.io.folder import Folder
 from zonal.io.lock import locked
+from zonal.runners import Threads
 from zonal.settings import Settings
 from zonal.workflows import load
 

@@ -16,13 +16,13 @@ import shapely
 from conftest import Run
 from servers import S3Server, http_server, zonal
 
-from zonal.clusters import Threads
 from zonal.engine import run
 from zonal.errors import InputError, StoreError, ZonalError
 from zonal.io.folder import Folder
 from zonal.io.ranges import ReadPolicy
 from zonal.io.stage import EVERY_YEAR, Batch, Stage, write_batch, zone_table
 from zonal.pieces import Pieces
+from zonal.runners import Threads
 from zonal.settings import Settings
 
 pytestmark = pytest.mark.timeout(240)

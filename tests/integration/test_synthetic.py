@@ -26,8 +26,8 @@ from rasterio.features import geometry_mask
 from synthetic import Tile, jittered_blocks, make_mirror, random_tile, utm_grid
 
 from zonal import engine
-from zonal.clusters import Threads
 from zonal.grid import Grid
+from zonal.runners import Threads
 from zonal.settings import Settings
 
 BANDS = [f"A{band:02d}" for band in range(64)]

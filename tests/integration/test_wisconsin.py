@@ -32,8 +32,8 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 from servers import zonal
 
-from zonal.clusters import Threads
 from zonal.engine import run
+from zonal.runners import Threads
 from zonal.settings import Settings
 
 pytestmark = pytest.mark.timeout(240)

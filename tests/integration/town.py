@@ -15,7 +15,7 @@ import seam
 from processes import wait_for
 from servers import FolderServer, clean_environment, http_server
 
-from zonal.clusters import Threads
+from zonal.runners import Threads
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,14 @@ contract. Code is kept on disk, so that a worker does not compile it anew.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 from numba import njit
+from numba.core.caching import CompileResultCacheImpl, FunctionCache
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -26,13 +28,47 @@ def _named(function: Function) -> Function:
     return function
 
 
+class _Given(CompileResultCacheImpl._locator_classes[0]):  # type: ignore[misc]
+    """``NUMBA_CACHE_DIR`` that cannot be written to, as in an image: what is in it is used.
+
+    Numba itself passes such a folder over, and keeps code in another or raises.
+    """
+
+    def ensure_cache_path(self) -> None:
+        if not Path(self.get_cache_path()).is_dir():
+            raise FileNotFoundError(self.get_cache_path())
+
+
+class _Places(CompileResultCacheImpl):  # type: ignore[misc]
+    _locator_classes: ClassVar[list[Any]] = [
+        CompileResultCacheImpl._locator_classes[0],
+        _Given,
+        *CompileResultCacheImpl._locator_classes[1:],
+    ]
+
+
+class _Kept(FunctionCache):  # type: ignore[misc]
+    """Code on disk, in the first place that serves; what cannot be kept is compiled all the same."""
+
+    _impl_class = _Places
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with contextlib.suppress(OSError):
+            super().save_overload(sig, data)
+
+
+def _jit(function: Function, **options: bool) -> Function:
+    made = njit(nogil=True, error_model="numpy", **options)(_named(function))
+    with contextlib.suppress(RuntimeError):  # no place at all: each process compiles for itself
+        made._cache = _Kept(made.py_func)  # what `cache=True` does, with numba's own places
+    return cast(Function, made)
+
+
 def compiled(function: Function) -> Function:
     """Compile without the GIL; divisions do as NumPy's, so that none needs a branch."""
-    return cast(Function, njit(nogil=True, cache=True, error_model="numpy")(_named(function)))
+    return _jit(function)
 
 
 def inlined(function: Function) -> Function:
     """Compile into the callers: handing over arrays costs more than what these small steps do."""
-    return cast(
-        Function, njit(nogil=True, cache=True, error_model="numpy", forceinline=True)(_named(function))
-    )
+    return _jit(function, forceinline=True)

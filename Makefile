@@ -58,11 +58,12 @@ fuzz: install .venv/fuzzer
 	touch $@
 
 # After a change of pyproject.toml's dependencies. Needs uv, which resolves for all platforms at once.
-# The second lock holds what the peers need and the first one has not.
+# The second lock is what of the first one the image holds; the third what the peers need and the first has not.
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 \
   --no-emit-index-url --no-emit-find-links --no-header --no-annotate
 lock:
-	$(COMPILE) --extra dev --upgrade pyproject.toml --output-file requirements.lock
+	$(COMPILE) --extra dev --extra kubernetes --upgrade pyproject.toml --output-file requirements.lock
+	$(COMPILE) --extra kubernetes --constraint requirements.lock pyproject.toml --output-file deploy/requirements.lock
 	$(COMPILE) --extra bench --constraint requirements.lock pyproject.toml \
 	  | grep -vxFf requirements.lock > benchmarks/requirements.lock
 

@@ -181,6 +181,8 @@ class Distributed:
 
 def hush() -> None:
     """Keep Dask's client quiet: it tries to come back to a scheduler that is gone, in vain and at length."""
+    import distributed  # noqa: F401, sets these levels when it is loaded
+
     for name in ("distributed.client", "tornado.application"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 

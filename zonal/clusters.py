@@ -147,7 +147,8 @@ def place_of(settings: Settings, notify: Notify = quiet) -> AbstractContextManag
     UsageError
         If the client of Kubernetes is needed and not installed.
     InputError
-        If the active client's cluster has other versions than this process.
+        If the template of pods cannot be read, or the active client's cluster has other versions than this
+        process.
     """
     if "cluster" not in settings.model_fields_set and (found := active()):
         return contextlib.nullcontext(found)
@@ -155,11 +156,12 @@ def place_of(settings: Settings, notify: Notify = quiet) -> AbstractContextManag
         local = settings.workers, settings.threads, settings.dashboard
         return Starting(settings.cluster, *local, settings.patience)
     kubeapi.require()
-    return Late(lambda: _on_kubernetes(settings, notify))
+    template = daskcluster.load_template(settings.cluster_template)
+    return Late(lambda: _on_kubernetes(settings, template, notify))
 
 
 @contextlib.contextmanager
-def _on_kubernetes(settings: Settings, notify: Notify) -> Iterator[Runner]:
+def _on_kubernetes(settings: Settings, template: dict[str, Any], notify: Notify) -> Iterator[Runner]:
     """Have pods, and enough of them, for as long as a `with` lasts."""
     hush()
     tell = telling(notify)
@@ -168,7 +170,7 @@ def _on_kubernetes(settings: Settings, notify: Notify) -> Iterator[Runner]:
     def warn(text: str) -> None:
         notify(Event("warning", text))
 
-    with daskcluster.asked(settings.cluster_template, settings.workers, tell, warn) as pods:
+    with daskcluster.asked(template, settings.workers, tell, warn) as pods:
         until = time.monotonic() + settings.patience
 
         def wait(what: str) -> None:

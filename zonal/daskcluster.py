@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from zonal.errors import InputError, StoreError
-from zonal.kubeapi import RESOURCE, Api, require
+from zonal.kubeapi import RESOURCE, Api
 from zonal.workflows import bundled
 from zonal.yamlfile import read_mapping
 
@@ -223,7 +223,7 @@ def _trouble(status: Mapping[str, Any]) -> str | None:
 
 @contextlib.contextmanager
 def asked(
-    template: str | Mapping[str, Any] | None,
+    template: Mapping[str, Any],
     workers: int | None,
     tell: Callable[[str], None],
     warn: Callable[[str], None],
@@ -235,8 +235,7 @@ def asked(
 
     Parameters
     ----------
-    template : str, mapping or None
-        As for `load_template`.
+    template : mapping
     workers : int or None
         As for `manifest`.
     tell, warn : callable
@@ -244,15 +243,11 @@ def asked(
 
     Raises
     ------
-    UsageError
-        If the client of Kubernetes is not installed.
     InputError
         If no API is configured, or it refuses the cluster.
     StoreError
         If it does not answer.
     """
-    require()
-    raw = load_template(template)
     driver = Driver.here()
     api = Api.reached()
     namespace = driver.namespace or api.namespace
@@ -261,7 +256,7 @@ def asked(
         own = api.call(api.core.read_namespaced_pod, driver.pod, namespace)
         image = own["spec"]["containers"][0]["image"]
     name = f"zonal-{uuid.uuid4().hex[:12]}"
-    body = manifest(raw, name, namespace, image=image, workers=workers, owner=driver.owner)
+    body = manifest(template, name, namespace, image=image, workers=workers, owner=driver.owner)
     made: bool | None = None  # not known: who is interrupted while asking may have been heard
     try:
         try:

@@ -71,7 +71,7 @@ class Api:
                 config.load_incluster_config(client_configuration=made)
                 with contextlib.suppress(OSError):
                     namespace = (OWN / "namespace").read_text().strip() or namespace
-        except config.ConfigException as error:
+        except Exception as error:  # whatever is in the file, in the client's words
             raise InputError(
                 f"cluster kubernetes: no API is configured ({first_line(error)}); "
                 "run inside a pod, or set KUBECONFIG"

@@ -9,6 +9,7 @@ import gc
 import os
 import signal
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -125,6 +126,7 @@ def run(
     """Run a workflow: zones and a raster in; a table, a map and a report out. Flags override the workflow."""
     from zonal.clusters import place_of
     from zonal.local import fork_from_a_server
+    from zonal.runners import unhandled
 
     gc.disable()  # what imports make stays: looking for garbage in it takes a tenth of the start
     if workflow is None and cluster is None:
@@ -132,16 +134,13 @@ def run(
     settings = _settings(workflow, locals())
     if settings.cluster == "local":
         fork_from_a_server()
-    from zonal.events import labelled
-    from zonal.metrics import metered
     from zonal.screen import screen
 
-    with (
-        screen(quiet=quiet, json_logs=json_logs) as show,
-        metered(settings.metrics, show) as heard,
-        labelled(heard, **_labels(settings)) as notify,
-        place_of(settings, notify) as runner,
-    ):
+    # Its processes start while more is imported; what is elsewhere is found by the run itself.
+    early = place_of(settings) if settings.cluster == "local" else nullcontext()
+    with screen(quiet=quiet, json_logs=json_logs) as notify, early as runner:
+        if json_logs:
+            unhandled()
         from zonal import steps as taken  # takes its time, in which workers start
 
         gc.freeze()
@@ -190,14 +189,10 @@ def plan(
 ) -> None:
     """Say what a run would do and cost, without reading a pixel."""
     from zonal import engine as engines
-    from zonal.events import labelled
     from zonal.screen import screen
 
     settings = _settings(workflow, locals())
-    with (
-        screen(quiet=quiet, json_logs=json_logs) as show,
-        labelled(show, **_labels(settings)) as notify,
-    ):
+    with screen(quiet=quiet, json_logs=json_logs) as notify:
         found = engines.plan(settings, headers=headers, notify=notify)
     for label, costs in found.items():
         if label is not None:
@@ -213,11 +208,6 @@ def _settings(workflow: str | None, words: dict[str, Any]) -> Settings:
     settings = load(workflow, {name: words[name] for name in Settings.model_fields if name in words})
     index = words["state_index"]
     return settings if index is None else settings.of_state(index)
-
-
-def _labels(settings: Settings) -> dict[str, Any]:
-    """Say what all that a command tells is about."""
-    return {"state": settings.place, "year": settings.year[0] if len(settings.year) == 1 else None}
 
 
 @app.command()

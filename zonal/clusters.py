@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import platform
+import socket
 import sys
 import threading
 import time
@@ -26,6 +27,9 @@ from zonal.runners import PATIENCE, Distributed, Runner, hush
 if TYPE_CHECKING:
     from zonal.settings import Settings
 
+
+LISTENING = 5.0
+"""Seconds for a scheduler's answer while it may not be up."""
 
 PASSING = 10.0
 """Seconds after which what keeps pods from running is worth telling: most of it passes."""
@@ -150,7 +154,7 @@ def place_of(settings: Settings, notify: Notify = quiet) -> AbstractContextManag
         If the template of pods cannot be read, or the active client's cluster has other versions than this
         process.
     """
-    if "cluster" not in settings.model_fields_set and (found := active()):
+    if "cluster" not in settings.model_fields_set and (found := active(settings.patience)):
         return contextlib.nullcontext(found)
     if settings.cluster != "kubernetes":
         local = settings.workers, settings.threads, settings.dashboard
@@ -170,7 +174,7 @@ def _on_kubernetes(settings: Settings, template: dict[str, Any], notify: Notify)
     def warn(text: str) -> None:
         notify(Event("warning", text))
 
-    with daskcluster.asked(template, settings.workers, tell, warn) as pods:
+    with daskcluster.asked(template, settings.workers, settings.min_workers, tell, warn) as pods:
         until = time.monotonic() + settings.patience
 
         def wait(what: str) -> None:
@@ -188,12 +192,13 @@ def _on_kubernetes(settings: Settings, template: dict[str, Any], notify: Notify)
 
         while (address := pods.address()) is None:
             wait("no scheduler")
-        while True:
-            try:
-                client = _client(address, timeout=5)
-                break
-            except InputError:  # its service is there before it is
-                wait("no scheduler that answers")
+        client = None
+        while client is None:  # its service is there before it is
+            if _listens(address):
+                with contextlib.suppress(InputError):
+                    client = _client(address, timeout=LISTENING)
+                    break
+            wait("no scheduler that answers")
         with _closing(Distributed(client, address, settings.patience)) as found:
             while (there := found.count()) < settings.min_workers:
                 wait(f"{there} of {settings.min_workers} workers")
@@ -240,12 +245,7 @@ def connect(
     hush()
     if address != "local":
         with _closing(Distributed(_client(address, timeout=20), address, patience)) as found:
-            try:
-                with found.reached():
-                    found.client.wait_for_workers(1, timeout=60)
-            except TimeoutError:
-                raise InputError(f"the scheduler at {address} has no workers") from None
-            _check_versions(found)
+            _check_workers(found, 60)
             yield found
         return
     with (
@@ -253,6 +253,16 @@ def connect(
         Client(cluster, set_as_default=False) as client,
     ):
         yield Distributed(client, patience=patience)
+
+
+def _listens(address: str) -> bool:
+    """Whether somebody does, at once; a client of Dask that fails would leave a thread behind."""
+    host, _, port = address.removeprefix("tcp://").rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=LISTENING).close()
+    except OSError:
+        return False
+    return True
 
 
 def _client(address: str, timeout: float) -> Any:
@@ -298,6 +308,16 @@ SAME = ("zonal", "dask", "distributed", "numpy", "numba", "pyarrow")
 it, and the last digit of what they compute."""
 
 
+def _check_workers(found: Distributed, seconds: float) -> None:
+    """Wait for a worker, and compare versions; InputError if none comes, or one differs."""
+    try:
+        with found.reached():
+            found.client.wait_for_workers(1, timeout=seconds)
+    except TimeoutError:
+        raise InputError(f"the scheduler at {found.address} has no workers") from None
+    _check_versions(found)
+
+
 def _check_versions(found: Distributed) -> None:
     """Find who has another version, or none, before anything with storage options in it is sent there.
 
@@ -326,13 +346,18 @@ def _check_same(found: Distributed, name: str, ask: Callable[..., str], *words: 
             raise InputError(f"{who} of the cluster at {found.address} has {has}, this process {name} {mine}")
 
 
-def active() -> Runner | None:
-    """Return the Dask client that this process already has, if any.
+def active(patience: float = PATIENCE) -> Runner | None:
+    """Return the Dask client that this process already has, if any, with a worker or more.
+
+    Parameters
+    ----------
+    patience : float
+        Seconds to wait for workers: now, and when all are gone.
 
     Raises
     ------
     InputError
-        If its cluster has other versions than this process.
+        If its cluster gets no worker, or has other versions than this process.
     """
     if "distributed" not in sys.modules:  # whoever has a client has loaded it, and it takes its time
         return None
@@ -342,6 +367,6 @@ def active() -> Runner | None:
         client = get_client()
     except ValueError:
         return None
-    found = Distributed(client, client.scheduler_info(n_workers=0)["address"])
-    _check_versions(found)
+    found = Distributed(client, client.scheduler_info(n_workers=0)["address"], patience)
+    _check_workers(found, patience)
     return found

@@ -116,7 +116,7 @@ def manifest(
     for role in ("scheduler", "worker"):
         pod = _part(_part(spec, role), "spec")
         containers = pod.get("containers")
-        if not isinstance(containers, list) or not all(isinstance(one, dict) for one in containers):
+        if not (containers and isinstance(containers, list) and all(isinstance(c, dict) for c in containers)):
             raise InputError(f"cluster template: spec.{role}.spec.containers is no list of containers")
         for number, container in enumerate(containers):
             given = container.setdefault("image", image)
@@ -187,6 +187,8 @@ class Pods:
             self.namespace,
             label_selector=f"dask.org/cluster-name={self.name}",
         )
+        if not pods["items"]:
+            return ["no pod of it is there; the events of its deployments say why (a quota, an admission)"]
         found = ((pod["metadata"]["name"], _trouble(pod.get("status", {}))) for pod in pods["items"])
         return [f"pod {name}: {trouble}" for name, trouble in found if trouble]
 
@@ -225,6 +227,7 @@ def _trouble(status: Mapping[str, Any]) -> str | None:
 def asked(
     template: Mapping[str, Any],
     workers: int | None,
+    least: int,
     tell: Callable[[str], None],
     warn: Callable[[str], None],
 ) -> Iterator[Pods]:
@@ -238,6 +241,8 @@ def asked(
     template : mapping
     workers : int or None
         As for `manifest`.
+    least : int
+        How many of them are of any use.
     tell, warn : callable
         Told what is made and taken away, and what could not be.
 
@@ -254,9 +259,13 @@ def asked(
     image = None
     if driver.pod:
         own = api.call(api.core.read_namespaced_pod, driver.pod, namespace)
-        image = own["spec"]["containers"][0]["image"]
+        containers = {one["name"]: one["image"] for one in reversed(own["spec"]["containers"])}
+        image = containers.get("zonal", [*containers.values()][-1])  # a sidecar may come first
     name = f"zonal-{uuid.uuid4().hex[:12]}"
     body = manifest(template, name, namespace, image=image, workers=workers, owner=driver.owner)
+    replicas = body["spec"]["worker"].get("replicas", 0)
+    if replicas < least:
+        raise InputError(f"cluster template: {replicas} workers, and {least} are to be waited for")
     made: bool | None = None  # not known: who is interrupted while asking may have been heard
     try:
         try:
@@ -266,7 +275,6 @@ def asked(
             made = False
             raise
         cluster = Pods(name, namespace, api)
-        replicas = body["spec"]["worker"].get("replicas")
         tell(f"{cluster} is asked for, with {replicas} workers")
         yield cluster
     finally:

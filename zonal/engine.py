@@ -154,9 +154,12 @@ def plan(
     -------
     dict of year to Costs
     """
-    inputs = Request.of(settings, frame)
     found: dict[int | None, Costs] = {}
-    with tempfile.TemporaryDirectory(prefix="zonal-plan-") as scratch:
+    with (
+        labelled(notify, **settings.labels) as notify,
+        tempfile.TemporaryDirectory(prefix="zonal-plan-") as scratch,
+    ):
+        inputs = Request.of(settings, frame)
         staged = inputs.stage(Folder(scratch), inputs.stage_key(), telling(notify))
         for year in inputs.years:
             with labelled(notify, year=year) as told:

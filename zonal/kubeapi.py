@@ -64,7 +64,7 @@ class Api:
         made.retries = False  # they are `call`'s, which knows when to stop
         namespace = "default"
         try:
-            if any(Path(path).expanduser().exists() for path in _kubeconfigs(config)):
+            if os.environ.get("KUBECONFIG") or Path("~/.kube/config").expanduser().exists():
                 config.load_kube_config(client_configuration=made)
                 namespace = config.list_kube_config_contexts()[1]["context"].get("namespace") or namespace
             else:
@@ -72,8 +72,9 @@ class Api:
                 with contextlib.suppress(OSError):
                     namespace = (OWN / "namespace").read_text().strip() or namespace
         except Exception as error:  # whatever is in the file, in the client's words
+            given = os.environ.get("KUBECONFIG", "")
             raise InputError(
-                f"cluster kubernetes: no API is configured ({first_line(error)}); "
+                f"cluster kubernetes: no API is configured{given and f' by {given}'} ({first_line(error)}); "
                 "run inside a pod, or set KUBECONFIG"
             ) from None
         face = client.ApiClient(made)
@@ -154,10 +155,6 @@ class Api:
         except (InputError, StoreError) as error:
             return f"could not be deleted ({error}); its idleTimeout ends it"
         return None
-
-
-def _kubeconfigs(config: Any) -> list[str]:
-    return [path for path in str(config.KUBE_CONFIG_DEFAULT_LOCATION).split(os.pathsep) if path]
 
 
 def _status(error: InputError) -> int | None:

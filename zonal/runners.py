@@ -187,6 +187,16 @@ def hush() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
+def unhandled() -> None:
+    """Have what Dask logs in this process go where all else goes that is logged."""
+    import distributed  # noqa: F401, gives them handlers of their own when it is loaded
+
+    for name in ("distributed", "bokeh", "tornado"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+
+
 class _Watch:
     """Looks now and then, while nothing comes, whether a worker (or one of `only` these) is left."""
 

@@ -401,6 +401,11 @@ class Settings(BaseModel):
         """Its states in a word, for names: ``WA``, ``OR-WA``, ``51-states``; empty if there is none."""
         return "-".join(self.state) if len(self.state) <= 3 else f"{len(self.state)}-states"
 
+    @property
+    def labels(self) -> dict[str, Any]:
+        """What all that is told of the run is about: ``state``, and ``year`` if it is one."""
+        return {"state": self.place, "year": self.year[0] if len(self.year) == 1 else None}
+
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         """Show what was set, without credentials."""
         public = self.public()

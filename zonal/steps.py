@@ -27,6 +27,7 @@ from zonal.io.finished import MANIFEST, FinishedTable, load_table
 from zonal.io.folder import Folder
 from zonal.io.lock import Lock
 from zonal.io.ranges import Blob
+from zonal.metrics import metered
 from zonal.output import STEPS_MADE, WORK, Output, is_finding
 from zonal.runners import Runner
 from zonal.settings import Settings
@@ -71,6 +72,8 @@ def run(
     Parameters, results and errors are those of `zonal.engine.run`, which makes the table.
     """
     with ExitStack() as stack:
+        heard = stack.enter_context(metered(settings.metrics, notify))
+        notify = stack.enter_context(labelled(heard, **settings.labels))
         if runner is None and {"stats", "pca"} & {*settings.steps}:
             runner = stack.enter_context(place_of(settings, notify))
         if "stats" not in settings.steps:

@@ -56,7 +56,7 @@ def stages() -> dict[str, list[Line]]:
 def lines(instruction: str, stage: str = "", architecture: str = ARCHITECTURE) -> list[str]:
     """Give the words of one instruction, in a stage and in those that it is built on."""
     (_, base), *rest = stages()[stage]
-    base = base.split(" ")[0].replace("${TARGETARCH}", architecture)
+    base = base.split(" ")[0].replace("${TARGETARCH:-${ARCH:-amd64}}", architecture)
     below = lines(instruction, base, architecture) if base in stages() else []
     return [*below, *(words for kind, words in rest if kind == instruction)]
 

@@ -657,7 +657,7 @@ def test_inside_of_a_pod_its_service_account_is_enough(seam: Seam, tmp_path: Pat
         (account / "namespace").write_text(kube.namespace)
         host, port = kube.url.removeprefix("http://").split(":")
         environment = kube.driver(JOB) | {
-            "KUBECONFIG": str(tmp_path / "none"),
+            "KUBECONFIG": "",
             "HOME": str(tmp_path),
             "KUBERNETES_SERVICE_HOST": host,
             "KUBERNETES_SERVICE_PORT": port,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import copy
+import importlib
 import re
 import subprocess
 import sysconfig
@@ -637,3 +639,12 @@ def test_the_file_that_a_pod_runs_is_the_file_in_workflows(rendered: dict[str, l
         )
         (found,) = (thing for thing in named(objects, "ConfigMap") if thing["metadata"]["name"] == name)
         assert found["data"] == files
+
+
+def test_the_scheduler_answers_the_operator_how_long_it_has_been_idle() -> None:
+    """Where it does not, the operator's check sets a time of five minutes, after which it ends itself."""
+    container = daskcluster.load_template(None)["spec"]["scheduler"]["spec"]["containers"][0]
+    (routes,) = [one["value"] for one in container["env"] if one["name"].endswith("SCHEDULER__HTTP__ROUTES")]
+    modules = ast.literal_eval(routes)  # as Dask reads it
+    assert {"distributed.http.scheduler.api", "distributed.http.health"} <= {*modules}
+    assert all(hasattr(importlib.import_module(module), "routes") for module in modules)

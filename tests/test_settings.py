@@ -582,6 +582,8 @@ def test_one_state_of_several_is_taken_by_its_number_in_the_order_of_fips_codes(
     for number in (-1, 2):
         with pytest.raises(UsageError, match="there are 2 states"):
             settings.of_state(number)
+    with pytest.raises(UsageError, match="county 53033 lies in WA, not in AL"):
+        Settings(state="WA,AL", year=2020, county="53033").of_state(0)
 
 
 def test_an_output_with_a_gap_needs_what_fills_it() -> None:

@@ -154,7 +154,8 @@ def place_of(settings: Settings, notify: Notify = quiet) -> AbstractContextManag
         If the template of pods cannot be read, or the active client's cluster has other versions than this
         process.
     """
-    if "cluster" not in settings.model_fields_set and (found := active(settings.patience)):
+    said = {"cluster", "workers", "threads", "dashboard"} & settings.model_fields_set
+    if not said and (found := active(settings.patience)):
         return contextlib.nullcontext(found)
     if settings.cluster != "kubernetes":
         local = settings.workers, settings.threads, settings.dashboard

@@ -263,7 +263,7 @@ def asked(
         image = containers.get("zonal", [*containers.values()][-1])  # a sidecar may come first
     name = f"zonal-{uuid.uuid4().hex[:12]}"
     body = manifest(template, name, namespace, image=image, workers=workers, owner=driver.owner)
-    replicas = body["spec"]["worker"].get("replicas", 0)
+    replicas = body["spec"]["worker"].get("replicas", 1)
     if replicas < least:
         raise InputError(f"cluster template: {replicas} workers, and {least} are to be waited for")
     made: bool | None = None  # not known: who is interrupted while asking may have been heard

@@ -86,7 +86,8 @@ def json_line(level: str, message: str, **values: Any) -> None:
     """Print one JSON object on standard error: time, level, message, run, labels and figures."""
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     line = {"time": stamp, "level": level, "message": message, "run": RUN, **values}
-    print(json.dumps(line, default=str), file=sys.stderr, flush=True)
+    # In one piece: threads tell, too.
+    print(json.dumps(line, default=str) + "\n", end="", file=sys.stderr, flush=True)
 
 
 class _Records(logging.Handler):

@@ -390,11 +390,15 @@ class Settings(BaseModel):
         Raises
         ------
         UsageError
-            If there is no such state.
+            If there is no such state, or the counties are another's.
         """
         if not 0 <= index < len(self.state):
             raise UsageError(f"state_index {index}: there are {len(self.state)} states, counted from 0")
-        return self.model_copy(update={"state": (self.state[index],)})
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        try:
+            return type(self)(**given | {"state": (self.state[index],)})
+        except ValidationError as error:
+            raise settings_error(error) from None
 
     @property
     def place(self) -> str:

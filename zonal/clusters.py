@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack
@@ -35,11 +36,12 @@ PASSING = 10.0
 """Seconds after which what keeps pods from running is worth telling: most of it passes."""
 
 
-class _Elsewhere:
+class _Elsewhere(ABC):
     """A `Runner` that stands for another, which is found when it is needed."""
 
+    @abstractmethod
     def _runner(self) -> Runner:
-        raise NotImplementedError
+        """Find it."""
 
     @property
     def described(self) -> str:
@@ -193,10 +195,9 @@ def _on_kubernetes(settings: Settings, template: dict[str, Any], notify: Notify)
 
         while (address := pods.address()) is None:
             wait("no scheduler")
-        client = None
-        while client is None:  # its service is there before it is
-            if _listens(address):
-                with contextlib.suppress(InputError):
+        while True:  # its service is there before it is
+            with contextlib.suppress(InputError):
+                if _listens(address):
                     client = _client(address, timeout=LISTENING)
                     break
             wait("no scheduler that answers")

@@ -27,7 +27,8 @@ from zonal import states
 from zonal.credentials import redacted, scrub_urls, without_credentials
 from zonal.errors import UsageError
 from zonal.findings import EvaluationSettings, MapSettings, Step
-from zonal.yamlfile import did_you_mean, shown, validation_sentence
+from zonal.written import choices_of, parse_years, paths_of, unbool, words_of
+from zonal.yamlfile import shown, validation_sentence
 
 Stat = Literal["mean", "std", "min", "max", "sum", "count"]
 """A statistic of a zone and a band."""
@@ -46,78 +47,10 @@ _CLUSTERS = {
 """Settings that mean something for some clusters only."""
 
 _PLACE = re.compile(r"(tcp|tls)://[^\s/:@]+:\d{1,5}|(tcp|tls)://\[[0-9a-fA-F:.%]+\]:\d{1,5}")
-# ------------------------------------------------------------------ the ways people write values
-
-
-def _words(value: object, name: str) -> list[str]:
-    """Cut a scalar, a comma list, or a list of those, into stripped words."""
-    if value is None:
-        return []
-    items = list(value) if isinstance(value, list | tuple) else [value]
-    words: list[str] = []
-    for item in items:
-        if isinstance(item, bool) or not isinstance(item, str | int):
-            raise ValueError(f"{name} {shown(item)}: expected text or a whole number")
-        words += [word.strip() for word in str(item).split(",") if word.strip()]
-    return words
-
-
-def _paths(value: object, name: str) -> list[str]:
-    """One path or several as text; a comma is part of a path."""
-    items: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
-    for item in items:
-        if not isinstance(item, str | os.PathLike) or not str(item).strip():
-            raise ValueError(f"{name} {shown(item)}: expected a name, a path or a URL")
-    return [os.fspath(item) for item in items]
-
-
-def _choices(value: object, name: str, known: tuple[str, ...]) -> tuple[str, ...]:
-    """One or more of some known words, each once."""
-    words = [word.lower() for word in _words(value, name)]
-    for word in words:
-        if word not in known:
-            near = did_you_mean(word, known)
-            raise ValueError(f"{name} {word!r}: expected some of {', '.join(known)}{near}")
-    if not words:
-        raise ValueError(f"{name}: expected at least one of {', '.join(known)}")
-    return tuple(dict.fromkeys(words))
-
-
-def _unbool(value: object) -> object:
-    if isinstance(value, bool):
-        raise ValueError(f"{value}: expected a number")
-    return value
-
-
-def parse_years(value: object) -> tuple[int, ...]:
-    """Read years the way people write them, ascending and each once.
-
-    Parameters
-    ----------
-    value : object
-        ``2020``, ``"2018,2020-2024"``, or a list of these.
-
-    Raises
-    ------
-    ValueError
-        Not a year from 1900 to 2100, or a range that runs backwards.
-    """
-    years: set[int] = set()
-    for word in _words(value, "year"):
-        match = re.fullmatch(r"(\d{4})(?:\s*-\s*(\d{4}))?", word)
-        if not match or not all(1900 <= int(year) <= 2100 for year in match.groups() if year):
-            raise ValueError(f"year {word!r}: expected a year such as 2020 or a range such as 2018-2024")
-        first, last = int(match[1]), int(match[2] or match[1])
-        if first > last:
-            raise ValueError(f"year {word!r}: the range runs backwards; write {last}-{first}")
-        years.update(range(first, last + 1))
-    return tuple(sorted(years))
-
-
 # ------------------------------------------------------------------ the model
 
-_Count = Annotated[PositiveInt, BeforeValidator(_unbool)]
-_Positive = Annotated[float, BeforeValidator(_unbool), Field(gt=0, allow_inf_nan=False)]
+_Count = Annotated[PositiveInt, BeforeValidator(unbool)]
+_Positive = Annotated[float, BeforeValidator(unbool), Field(gt=0, allow_inf_nan=False)]
 
 _NUMBERS = (
     "state", "year", "county", "bbox", "zones", "zone_id", "raster", "max_land_km2", "keep_water", "stats",
@@ -249,7 +182,7 @@ class Settings(BaseModel):
     @classmethod
     def _read_state(cls, value: object) -> tuple[str, ...]:
         found: set[states.State] = set()
-        for word in _words(value, "state"):
+        for word in words_of(value, "state"):
             state = states.find(word)
             if word.casefold() == "all":
                 found.update(state for state in states.STATES if not state.territory)
@@ -269,7 +202,7 @@ class Settings(BaseModel):
     @field_validator("county", mode="before")
     @classmethod
     def _read_county(cls, value: object) -> tuple[str, ...]:
-        words = _words(value, "county")
+        words = words_of(value, "county")
         for word in words:
             if not re.fullmatch(r"[0-9]{3}|[0-9]{5}", word):
                 raise ValueError(f"county {word!r}: expected FIPS codes of 3 or 5 digits, as 033 or 53033")
@@ -316,7 +249,7 @@ class Settings(BaseModel):
     @field_validator("raster", mode="before")
     @classmethod
     def _read_raster(cls, value: object) -> tuple[str, ...]:
-        names = _paths(value, "raster")
+        names = paths_of(value, "raster")
         if not names:
             raise ValueError("raster: expected a source of the catalog, or at least one file")
         for name in names:
@@ -329,17 +262,17 @@ class Settings(BaseModel):
     def _read_path(cls, value: object, info: Any) -> str | None:
         if value is None and info.field_name != "zones":
             return None
-        return _paths([value], info.field_name)[0]
+        return paths_of([value], info.field_name)[0]
 
     @field_validator("stats", mode="before")
     @classmethod
     def _read_stats(cls, value: object) -> tuple[str, ...]:
-        return _choices(value, "stats", get_args(Stat))
+        return choices_of(value, "stats", get_args(Stat))
 
     @field_validator("steps", mode="before")
     @classmethod
     def _read_steps(cls, value: object) -> tuple[str, ...]:
-        words = _choices(value, "steps", STEPS)
+        words = choices_of(value, "steps", STEPS)
         return tuple(step for step in STEPS if step in words)
 
     @field_validator("cluster")

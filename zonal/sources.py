@@ -23,7 +23,7 @@ from pydantic import (
 
 from zonal import states
 from zonal.errors import UsageError
-from zonal.settings import parse_years
+from zonal.written import parse_years
 from zonal.yamlfile import did_you_mean
 
 _PLACEHOLDERS = ("year", "fips", "state")

@@ -18,7 +18,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from zonal.errors import InputError, LockedError, ZonalError
 from zonal.io.folder import Folder
-from zonal.io.lock import BEAT, LOCK, MISSED, Holder, Lock, _place, locked
+from zonal.io.lock import BEAT, MISSED, Holder, Lock, _place, locked
+from zonal.io.names import LOCK
 
 QUICK = 0.1
 """Seconds of a beat here."""

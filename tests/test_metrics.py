@@ -16,12 +16,13 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families as parsed
 
 from zonal.errors import StoreError, UsageError
-from zonal.events import RUN, Event, quiet
+from zonal.events import RUN_ID, Event, quiet
 from zonal.io.folder import Folder
+from zonal.io.names import part_name
 from zonal.metrics import DONE, PLANNED, Metrics, metered
 from zonal.rounds import gather
 from zonal.units import Part, Unit
-from zonal.work import PartReport, UnitFailure, UnitReport, part_name
+from zonal.work import PartReport, UnitFailure, UnitReport
 
 WA: dict[str, Any] = {"state": "WA", "year": 2024}
 
@@ -90,7 +91,7 @@ def test_stages_and_warnings_are_shown_as_they_come() -> None:
 
 def test_before_anything_is_told_there_is_who_runs() -> None:
     ((name, *labels),) = told()
-    assert name == "zonal_info" and RUN in labels
+    assert name == "zonal_info" and RUN_ID in labels
 
 
 def test_bytes_that_nobody_knows_are_not_shown() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from synthetic import aef_codes
 
 from zonal.grid import Grid
-from zonal.pieces import polygonal
+from zonal.longitudes import polygonal
 from zonal.stats.coverage import Coverage, cover
 from zonal.stats.moments import (
     AEF_SCALE,

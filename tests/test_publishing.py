@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from zonal.errors import LockedError, StoreError
-from zonal.io.finished import MANIFEST
 from zonal.io.folder import Folder
-from zonal.io.lock import LOCK, Lock, locked
-from zonal.output import RUN, TABLE, WORK, Output
+from zonal.io.lock import Lock, locked
+from zonal.io.names import LOCK, MANIFEST, RUN_FILE, TABLE, WORK
+from zonal.output import Output
 
 DATASET_FILES = ["stats/state=RI/part-00000.parquet", "stats/state=WA/part-00001.parquet"]
 
@@ -30,7 +30,7 @@ def assembled(output: Output) -> Folder:
     parts = output.folder.sub(WORK).sub("parts-mine")
     for name in ("part-00000.parquet", "part-00001.parquet", TABLE):
         parts.write(name, b"mine")
-    output.folder.write_json(RUN, {"fingerprint": "mine"})
+    output.folder.write_json(RUN_FILE, {"fingerprint": "mine"})
     return parts
 
 
@@ -101,14 +101,14 @@ def test_a_run_that_ends_this_very_moment_is_not_taken_for_a_table_of_another_pr
     output: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, exists = output.folder, Folder.exists
-    folder.write_json(RUN, {"fingerprint": "mine"})
+    folder.write_json(RUN_FILE, {"fingerprint": "mine"})
     folder.write(TABLE, b"table")
 
     def ends_meanwhile(self: Folder, name: str = "") -> bool:
         found = exists(self, name)
         if not exists(folder, MANIFEST):
             folder.write_json(MANIFEST, {"fingerprint": "mine", "files": [TABLE]})
-            folder.remove(RUN)
+            folder.remove(RUN_FILE)
         return found
 
     monkeypatch.setattr(Folder, "exists", ends_meanwhile)

@@ -16,9 +16,9 @@ from zonal.io.stage import Stage
 from zonal.io.table import Columns
 from zonal.reader import Reader
 from zonal.settings import Settings
+from zonal.text import shown
 from zonal.work import Job, run_unit
 from zonal.workflows import load
-from zonal.yamlfile import shown
 
 URL = "https://reader:pa55word@host/path?sig=s1gnature"
 OPTIONS = {"key": "the-key-of-options", "client_kwargs": {"headers": {"X-Api": "the-header"}}}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from zonal import screen as screens
-from zonal.events import RUN, Event, labelled, labels_of, quiet, telling
+from zonal.events import RUN_ID, Event, labelled, labels_of, quiet, telling
 from zonal.screen import screen
 
 
@@ -74,7 +74,7 @@ def test_json_logs_are_one_object_a_line(stderr: Callable[[], str]) -> None:
     lines: list[dict[str, Any]] = [json.loads(line) for line in shown(stderr, json_logs=True).splitlines()]
     assert [line["level"] for line in lines] == ["info"] * 5 + ["warning"]
     assert [line.get("kind") for line in lines] == [None, None, "progress", "part", "stage", None]
-    assert {line["run"] for line in lines} == {RUN}
+    assert {line["run"] for line in lines} == {RUN_ID}
     assert lines[2]["zones"] == 1_000
     assert lines[3]["part"] == 7 and lines[4]["seconds"] == 2.0
     assert lines[2]["totals"]["chunks"] == 10
@@ -89,7 +89,7 @@ def test_what_libraries_say_is_a_json_line_too_and_shows_no_password(stderr: Cal
     logged, warned = map(json.loads, stderr().splitlines())
     assert (logged["level"], logged["logger"]) == ("warning", "a.client")
     assert logged["message"] == "no answer from https://host/x"
-    assert "an old way" in warned["message"] and warned["run"] == RUN
+    assert "an old way" in warned["message"] and warned["run"] == RUN_ID
 
 
 def test_quiet_json_logs_are_warnings_only(stderr: Callable[[], str]) -> None:

@@ -62,7 +62,7 @@ def test_the_hash_is_of_the_content_and_not_of_row_groups_or_threads(
 ) -> None:
     ids = [f"{n:05d}" for n in range(3_000)]
     one = staged(tmp_path / "one", frame_of(ids), part_zones=1_000)
-    monkeypatch.setattr("zonal.pieces.THREADS", 1)
+    monkeypatch.setattr("zonal.crs.THREADS", 1)
     assert staged(tmp_path / "two", frame_of(ids), part_zones=70).hash == one.hash
     assert staged(tmp_path / "three", frame_of(ids[1:]), part_zones=70).hash != one.hash
 

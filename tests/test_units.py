@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from synthetic import utm_grid
 
 from zonal.pieces import Pieces
+from zonal.text import human
 from zonal.tiles import Tile, own
-from zonal.units import Costs, Outlines, Plan, RowGroups, Touches, human, join, make, touches
+from zonal.units import Costs, Outlines, Plan, RowGroups, Touches, join, make, touches
 
 lean = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 

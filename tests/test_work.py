@@ -16,16 +16,17 @@ from synthetic import jittered_blocks, make_mirror, random_tile, utm_grid
 
 from zonal.catalog import Catalog
 from zonal.errors import InputError
-from zonal.inputs import RasterInput, raster_input, zone_input
+from zonal.inputs import RasterInput, located, raster_input, zone_input
 from zonal.io.folder import Folder
+from zonal.io.names import part_name
 from zonal.io.table import Columns
 from zonal.planning import plan_year
-from zonal.reader import Reader, located
+from zonal.reader import Reader
 from zonal.settings import Settings
 from zonal.staging import stage
 from zonal.stats.moments import concat
 from zonal.units import Plan
-from zonal.work import Job, finish_part, part_name, run_unit
+from zonal.work import Job, finish_part, run_unit
 from zonal.zones import Filters
 
 WEST, SOUTH = 500_000, 4_000_000

@@ -19,8 +19,9 @@ from pydantic import (
 from zonal.credentials import scrub_urls
 from zonal.errors import InputError, UsageError
 from zonal.sources import RasterSource, Source, ZoneSource
+from zonal.text import did_you_mean, shown
 from zonal.workflows import bundled
-from zonal.yamlfile import did_you_mean, read_mapping, shown, validation_sentence
+from zonal.yamlfile import read_mapping, validation_sentence
 
 _ENTRY_KEYS = ("data_type", "driver", "uri", "storage_options", "metadata")
 _ALIASES = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az", "local": "file"}

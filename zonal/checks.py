@@ -28,8 +28,7 @@ from zonal.io.seekable import Seekable
 from zonal.io.vector import local_copy
 from zonal.settings import Settings
 from zonal.sources import RasterSource, ZoneSource
-from zonal.units import human
-from zonal.yamlfile import did_you_mean
+from zonal.text import did_you_mean, human
 
 Head = tuple[Sequence[str], pyproj.CRS | None, int]
 """Columns, CRS and number of rows of a file of zones."""

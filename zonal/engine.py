@@ -21,22 +21,23 @@ from zonal.catalog import Catalog
 from zonal.clusters import place_of
 from zonal.credentials import without_credentials
 from zonal.errors import InputError, ZonalError, first_line
-from zonal.events import RUN, Event, Notify, labelled, quiet, telling, timed
+from zonal.events import RUN_ID, Event, Notify, labelled, quiet, telling, timed
 from zonal.fingerprint import digest, fingerprint
 from zonal.inputs import absolute, policy_of
 from zonal.io.folder import Folder
 from zonal.io.lock import Lock
+from zonal.io.names import DATASET, TABLE, WORK, part_name
 from zonal.io.stage import Stage
 from zonal.io.table import covered_zones
 from zonal.manifest import about, figures
-from zonal.output import DATASET, TABLE, WORK, Output
+from zonal.output import Output
 from zonal.planning import Opened, costs, plan_year
 from zonal.request import Request
 from zonal.rounds import gather
 from zonal.runners import Runner
 from zonal.settings import Settings
 from zonal.units import Costs, Plan
-from zonal.work import Job, look, part_name
+from zonal.work import Job, look
 
 
 @dataclass(frozen=True)
@@ -322,7 +323,7 @@ class _Run:
         index = {"url": raster.index_name, **asdict(raster.index_stat)} if raster.index_stat else None
         return {
             "zonal_version": version("zonal"),
-            "run": RUN,
+            "run": RUN_ID,
             "settings": self.inputs.settings.public() | {"year": self.year},
             "fingerprint": digest(self.fingerprint),
             "fingerprint_of": self.fingerprint,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-RUN = uuid.uuid4().hex
+RUN_ID = uuid.uuid4().hex
 """Of this process: its log lines, its locks and its manifests carry it."""
 
 

@@ -20,11 +20,12 @@ import pandas as pd
 from zonal.catalog import Catalog
 from zonal.credentials import scrub_urls, without_credentials
 from zonal.errors import InputError, MissingError, UsageError
+from zonal.grid import Grid
 from zonal.io.cache import Cache
 from zonal.io.ranges import Blob, ReadPolicy
 from zonal.io.raster import Raster, Stat
 from zonal.io.vector import read_index, read_zones
-from zonal.reader import Reader, located
+from zonal.reader import Reader
 from zonal.settings import Settings
 from zonal.sources import RasterSource, ZoneSource
 from zonal.tiles import INDEX_COLUMNS, Layout, Tile, from_index, near, own
@@ -346,3 +347,32 @@ def _exists(path: str, what: str, catalog: Catalog) -> None:
     if "/" in path or "." in path:
         raise InputError(f"{what} {path}: no such file")
     (catalog.raster if what == "raster" else catalog.zones)(path)  # says which names there are
+
+
+def located(tile: Tile, raster: Raster) -> Tile:
+    """Return the tile with the grid that its file states.
+
+    Raises
+    ------
+    InputError
+        If the file lies elsewhere than the index says, or has other pixels.
+    """
+    said, found = tile.grid, raster.grid
+    hair = 1e-6 * said.dx
+    same = (
+        found.crs == said.crs
+        and (found.width, found.height) == (said.width, said.height)
+        and np.allclose((found.dx, abs(found.dy)), (said.dx, abs(said.dy)), rtol=0, atol=1e-9 * said.dx)
+        and np.allclose(found.bounds, said.bounds, rtol=0, atol=hair)
+    )
+    if not same:
+        raise InputError(
+            f"tile {raster.name}: the file has {_placed(found)}, the index says {_placed(said)}; "
+            "the index and the file do not belong together"
+        )
+    return replace(tile, grid=found)
+
+
+def _placed(grid: Grid) -> str:
+    box = ", ".join(f"{value:.10g}" for value in grid.bounds)
+    return f"{grid.width} x {grid.height} px of {grid.dx:g} at {box} in {grid.crs[:40]}"

@@ -15,7 +15,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from zonal.errors import UsageError
-from zonal.events import RUN, Event, Notify
+from zonal.events import RUN_ID, Event, Notify
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -68,7 +68,7 @@ class Metrics:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 
         yield InfoMetricFamily(
-            "zonal", "Version of zonal, and the id of this run.", {"version": version("zonal"), "run": RUN}
+            "zonal", "Version of zonal, and the id of this run.", {"version": version("zonal"), "run": RUN_ID}
         )
         figures = dict(self._figures)
         for name, text in PLANNED.items():

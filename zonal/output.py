@@ -1,4 +1,4 @@
-"""The output folder of a run: its names, its lock, what it holds, and publishing.
+"""The output folder of a run: its lock, what it holds, and publishing.
 
 Knows which file means what and in which order they appear; gets finished parts
 and a manifest, and computes nothing. The manifest is the commit mark.
@@ -6,7 +6,6 @@ and a manifest, and computes nothing. The manifest is the commit mark.
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,38 +17,27 @@ import pyproj
 
 from zonal.errors import LockedError, OtherRunError, ZonalError
 from zonal.fingerprint import difference, digest
-from zonal.io.finished import MANIFEST
 from zonal.io.folder import Folder
-from zonal.io.lock import LOCK, Lock, locked
+from zonal.io.lock import Lock, locked
+from zonal.io.names import (
+    DATASET,
+    LOCK,
+    MANIFEST,
+    MAP,
+    PLACES,
+    RUN_FILE,
+    STEPS_MADE,
+    TABLE,
+    WORK,
+    in_dataset,
+    is_finding,
+    is_in_dataset,
+    is_ours,
+    part_name,
+)
 from zonal.io.stage import Stage
 from zonal.io.table import Columns, merge_parts
 from zonal.units import Plan
-from zonal.work import part_name
-
-TABLE = "stats.parquet"
-DATASET = "stats"
-WORK = ".work"
-RUN = f"{WORK}/run.json"
-
-STEPS_MADE = "steps.json"
-"""What the steps after the table made, and from what."""
-
-_PART = re.compile(rf"{DATASET}/state=\w+/part-\d{{5,}}\.parquet")
-_FINDING = re.compile(
-    r"pca(/state=\w+)?\.(tif|png|json)|evaluation\.(json|md)|report\.html|stats\.qml|steps\.json"
-)
-_PLACES = ("", f"{WORK}/**/", f"{DATASET}/*/", "pca/")
-
-
-def is_finding(name: str) -> bool:
-    """Whether a file, by its path in the output, is one that a step after the table writes."""
-    return bool(_FINDING.fullmatch(name))
-
-
-def _is_ours(name: str) -> bool:
-    """Whether a file, by its path in the output, is one that a run writes."""
-    known = name in (TABLE, MANIFEST) or name.startswith(f"{WORK}/")
-    return known or bool(_PART.fullmatch(name)) or is_finding(name)
 
 
 @dataclass(frozen=True)
@@ -76,7 +64,7 @@ class Output:
         """
         folder = self.folder
         # In this order: a run that ends meanwhile has its manifest before its mark goes.
-        if not fresh and not folder.exists(RUN) and not folder.exists(MANIFEST):
+        if not fresh and not folder.exists(RUN_FILE) and not folder.exists(MANIFEST):
             for name in (TABLE, DATASET):
                 if folder.exists(name):
                     raise OtherRunError(
@@ -86,9 +74,9 @@ class Output:
         try:
             with locked(folder.sub(WORK), tell=tell) as lock:
                 with suppress(ZonalError):  # who may write need not be allowed to list uploads
-                    folder.clear_drafts(_is_ours, _PLACES)
-                if folder.exists(RUN) and self.unfinished() is None:
-                    folder.remove(RUN)  # killed when all but this was done
+                    folder.clear_drafts(is_ours, PLACES)
+                if folder.exists(RUN_FILE) and self.unfinished() is None:
+                    folder.remove(RUN_FILE)  # killed when all but this was done
                 try:
                     yield lock
                 except Exception as error:  # whoever takes the folder over takes the ground from under a run
@@ -105,7 +93,7 @@ class Output:
 
     def _tidy(self, lock: Lock) -> None:
         lock.confirm()  # of another's work, nothing is removed
-        if not self.folder.exists(RUN):  # done, or failed before any work
+        if not self.folder.exists(RUN_FILE):  # done, or failed before any work
             self._clear_work()
 
     def _clear_work(self) -> None:
@@ -126,7 +114,7 @@ class Output:
 
         With `--fresh` it may lie beside a finished run, whose manifest and table stay until it ends.
         """
-        begun = self.folder.read_json(RUN)
+        begun = self.folder.read_json(RUN_FILE)
         manifest = self.folder.read_json(MANIFEST)
         if begun is None or manifest is None or begun.get("replaces") == digest(manifest):
             return begun
@@ -182,7 +170,7 @@ class Output:
         name = f"parts-{digest({'run': begun.get('id'), 'of': begun['fingerprint'], 'parts': cuts})[:16]}"
         lock.confirm()
         sizes = [stop - start for start, stop in cuts]
-        self.folder.write_json(RUN, {**begun, "parts": name, "zones": sizes})
+        self.folder.write_json(RUN_FILE, {**begun, "parts": name, "zones": sizes})
         if fresh:
             for other in self.folder.names(WORK):
                 if other.startswith("parts-") and other != name:
@@ -205,7 +193,7 @@ class Output:
             merge_parts(parts, names, parts, TABLE, pyproj.CRS(staged.crs), about, columns)
             return [TABLE]
         states = [staged.batches[part.batch].label for part in plan.parts]
-        return [f"{DATASET}/state={state}/{name}" for state, name in zip(states, names, strict=True)]
+        return [in_dataset(state, name) for state, name in zip(states, names, strict=True)]
 
     def commit(self, manifest: Mapping[str, Any], parts: Folder, lock: Lock) -> None:
         """Publish what was assembled, the manifest last; then clear the work away.
@@ -240,7 +228,7 @@ class Output:
                     self._clear_dataset()
             raise
         lock.check()  # of another's work, nothing is removed
-        folder.remove(RUN)  # first: without it, whatever else is left is rubbish
+        folder.remove(RUN_FILE)  # first: without it, whatever else is left is rubbish
         self._clear_work()
 
     def _clear_findings(self) -> None:
@@ -251,16 +239,16 @@ class Output:
                 if is_finding(name):
                     self.folder.remove(name)
         self.folder.remove(STEPS_MADE)
-        self.folder.prune("pca")
+        self.folder.prune(MAP)
 
     def _clear_dataset(self) -> None:
         """Remove the parts of an older dataset, and nothing that zonal did not write."""
         for state in self.folder.names(DATASET):
             for name in self.folder.names(f"{DATASET}/{state}"):
-                if _PART.fullmatch(f"{DATASET}/{state}/{name}"):
+                if is_in_dataset(f"{DATASET}/{state}/{name}"):
                     self.folder.remove(f"{DATASET}/{state}/{name}")
             self.folder.sub(DATASET).prune(state)
 
     def abandon(self) -> None:
         """Forget a run that cannot end well: nothing of it is worth resuming."""
-        self.folder.remove(RUN)
+        self.folder.remove(RUN_FILE)

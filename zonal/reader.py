@@ -1,7 +1,6 @@
 """How tiles are opened: the same on the driver and on every worker.
 
-Knows readers, what a source says its tiles are, and where the index says they
-lie; reads headers, and no pixel.
+Knows readers and what a source says its tiles are; reads headers, and no pixel.
 """
 
 from __future__ import annotations
@@ -17,10 +16,8 @@ from typing import Any, Literal
 import numpy as np
 
 from zonal.errors import InputError, ZonalError
-from zonal.grid import Grid
 from zonal.io.ranges import Blob, ReadPolicy
 from zonal.io.raster import DecodeRule, Raster, Stat
-from zonal.tiles import Tile
 
 Driver = Literal["cog", "rasterio"]
 
@@ -157,32 +154,3 @@ def _named(bands: Sequence[str]) -> str:
     return (
         f"{len(bands)} bands ({bands[0]}..{bands[-1]})" if len(bands) > 1 else f"1 band ({', '.join(bands)})"
     )
-
-
-def located(tile: Tile, raster: Raster) -> Tile:
-    """Return the tile with the grid that its file states.
-
-    Raises
-    ------
-    InputError
-        If the file lies elsewhere than the index says, or has other pixels.
-    """
-    said, found = tile.grid, raster.grid
-    hair = 1e-6 * said.dx
-    same = (
-        found.crs == said.crs
-        and (found.width, found.height) == (said.width, said.height)
-        and np.allclose((found.dx, abs(found.dy)), (said.dx, abs(said.dy)), rtol=0, atol=1e-9 * said.dx)
-        and np.allclose(found.bounds, said.bounds, rtol=0, atol=hair)
-    )
-    if not same:
-        raise InputError(
-            f"tile {raster.name}: the file has {_placed(found)}, the index says {_placed(said)}; "
-            "the index and the file do not belong together"
-        )
-    return replace(tile, grid=found)
-
-
-def _placed(grid: Grid) -> str:
-    box = ", ".join(f"{value:.10g}" for value in grid.bounds)
-    return f"{grid.width} x {grid.height} px of {grid.dx:g} at {box} in {grid.crs[:40]}"

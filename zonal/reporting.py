@@ -26,12 +26,13 @@ from zonal.analysis.page import Page, Picture, percent, render, short, title
 from zonal.analysis.places import COORDINATES, Geometry, project
 from zonal.analysis.rows import floats
 from zonal.analysis.targets import LAND, numbers
+from zonal.crs import WGS84, operation
 from zonal.errors import InputError, first_line
 from zonal.events import Notify, telling
-from zonal.io.finished import MANIFEST, FinishedTable
+from zonal.io.finished import FinishedTable
 from zonal.io.folder import Folder
-from zonal.output import STEPS_MADE
-from zonal.pieces import WGS84, Geometries, operation
+from zonal.io.names import EVALUATION, MANIFEST, MAP, STEPS_MADE
+from zonal.longitudes import Geometries
 
 Floats = npt.NDArray[np.float64]
 
@@ -75,8 +76,8 @@ def report(folder: Folder, file: str, *, table: FinishedTable, notify: Notify) -
         raise InputError(f"{folder.shown()}: no {MANIFEST}, so no finished run to report on")
     made = folder.read_json(STEPS_MADE) or {}
     done = {name for entry in made.values() if entry.get("key") for name in entry["files"]}
-    evaluation = _evaluation(folder) if "evaluation.json" in done else None
-    pca = _pca(folder) if "pca.json" in done else None
+    evaluation = _evaluation(folder) if f"{EVALUATION}.json" in done else None
+    pca = _pca(folder) if f"{MAP}.json" in done else None
     found = {"evaluate": evaluation, "pca": pca}
     lacking = {
         step: (made.get(step, {}).get("skipped") or f"the step {step} was not taken").rstrip(".")
@@ -102,7 +103,7 @@ def report(folder: Folder, file: str, *, table: FinishedTable, notify: Notify) -
 
 
 def _evaluation(folder: Folder) -> Evaluation | None:
-    name = "evaluation.json"
+    name = f"{EVALUATION}.json"
     if not folder.exists(name):
         return None
     try:
@@ -115,10 +116,11 @@ def _evaluation(folder: Folder) -> Evaluation | None:
 
 
 def _pca(folder: Folder) -> dict[str, Any] | None:
-    found = folder.read_json("pca.json")
+    name = f"{MAP}.json"
+    found = folder.read_json(name)
     if found is not None and found.get("schema_version") != PCA_SCHEMA:
         raise InputError(
-            f"{folder.shown('pca.json')} describes no map of this version of zonal (schema_version "
+            f"{folder.shown(name)} describes no map of this version of zonal (schema_version "
             f"{found.get('schema_version')}, expected {PCA_SCHEMA}); make it again with zonal pca"
         )
     return found

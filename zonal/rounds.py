@@ -14,9 +14,10 @@ from typing import Any
 from zonal.errors import StoreError, ZonalError
 from zonal.events import Event, Notify, label
 from zonal.graph import Wiring, wire
+from zonal.io.names import part_name
 from zonal.runners import KilledError, Runner
 from zonal.units import Part, Plan
-from zonal.work import Job, PartReport, UnitFailure, UnitReport, part_name
+from zonal.work import Job, PartReport, UnitFailure, UnitReport
 
 TRIES = 2
 """Rounds of a unit that fails, each time after all retries of its ranges."""

@@ -14,8 +14,8 @@ from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 from zonal.credentials import scrub_urls
-from zonal.events import RUN
-from zonal.units import human
+from zonal.events import RUN_ID
+from zonal.text import human
 
 if TYPE_CHECKING:
     from zonal.events import Event
@@ -85,7 +85,7 @@ def _json_line(event: Event, message: str) -> None:
 def json_line(level: str, message: str, **values: Any) -> None:
     """Print one JSON object on standard error: time, level, message, run, labels and figures."""
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    line = {"time": stamp, "level": level, "message": message, "run": RUN, **values}
+    line = {"time": stamp, "level": level, "message": message, "run": RUN_ID, **values}
     # In one piece: threads tell, too.
     print(json.dumps(line, default=str) + "\n", end="", file=sys.stderr, flush=True)
 

@@ -27,8 +27,9 @@ from zonal import states
 from zonal.credentials import redacted, scrub_urls, without_credentials
 from zonal.errors import UsageError
 from zonal.findings import EvaluationSettings, MapSettings, Step
+from zonal.text import shown
 from zonal.written import choices_of, parse_years, paths_of, unbool, words_of
-from zonal.yamlfile import shown, validation_sentence
+from zonal.yamlfile import validation_sentence
 
 Stat = Literal["mean", "std", "min", "max", "sum", "count"]
 """A statistic of a zone and a band."""

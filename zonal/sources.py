@@ -23,8 +23,8 @@ from pydantic import (
 
 from zonal import states
 from zonal.errors import UsageError
+from zonal.text import did_you_mean
 from zonal.written import parse_years
-from zonal.yamlfile import did_you_mean
 
 _PLACEHOLDERS = ("year", "fips", "state")
 

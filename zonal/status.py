@@ -6,7 +6,6 @@ Knows the files of an output and reads them; writes nothing and takes no lock.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC
@@ -14,11 +13,11 @@ from typing import Any, Literal
 
 from zonal.credentials import scrub_urls
 from zonal.errors import InputError
-from zonal.io.finished import MANIFEST
 from zonal.io.folder import Entry, Folder
 from zonal.io.lock import Holder
-from zonal.output import STEPS_MADE, WORK, Output
-from zonal.units import human
+from zonal.io.names import MANIFEST, STEPS_MADE, WORK, part_number
+from zonal.output import Output
+from zonal.text import human
 
 _SHOWN = ("state", "county", "bbox", "year", "zones", "raster", "coverage", "stats")
 """Settings that tell one run from another at a glance."""
@@ -151,7 +150,7 @@ def _done(
     if not isinstance(sizes, list):  # of an older zonal
         return None, None, None
     found = folder.entries(f"{WORK}/{begun['parts']}")
-    numbers = {int(name[1]): entry for name, entry in _parts(found)}
+    numbers = {number: entry for name, entry in found.items() if (number := part_number(name)) is not None}
     done = [number for number in numbers if number < len(sizes)]
     moved = max(filter(None, (_moment(numbers[number]) for number in done)), default=None)
     return (len(done), len(sizes)), (sum(sizes[number] for number in done), sum(sizes)), moved
@@ -159,11 +158,6 @@ def _done(
 
 def _moment(entry: Entry) -> str | None:
     return entry.written.astimezone(UTC).isoformat(timespec="seconds") if entry.written else None
-
-
-def _parts(found: Mapping[str, Entry]) -> list[tuple[re.Match[str], Entry]]:
-    matches = ((re.fullmatch(r"part-(\d+)\.parquet", name), entry) for name, entry in found.items())
-    return [(match, entry) for match, entry in matches if match]
 
 
 def _bytes(folder: Folder, files: list[str]) -> int | None:

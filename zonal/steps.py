@@ -23,12 +23,13 @@ from zonal.events import Event, Notify, labelled, quiet, telling, timed
 from zonal.findings import Step
 from zonal.fingerprint import digest
 from zonal.io.export import beside
-from zonal.io.finished import MANIFEST, FinishedTable, load_table
+from zonal.io.finished import FinishedTable, load_table
 from zonal.io.folder import Folder
 from zonal.io.lock import Lock
+from zonal.io.names import DRAFTS, EVALUATION, MANIFEST, MAP, REPORT, STEPS_MADE, STYLE, is_finding
 from zonal.io.ranges import Blob
 from zonal.metrics import metered
-from zonal.output import STEPS_MADE, WORK, Output, is_finding
+from zonal.output import Output
 from zonal.runners import Runner
 from zonal.settings import Settings
 
@@ -36,14 +37,8 @@ VERSIONS = {"pca": 1, "evaluate": 1, "report": 1}
 """Of what each step makes; goes up when it would make other files of the same input."""
 
 
-DRAFTS = f"{WORK}/steps/"
-"""Where files are made, in an output, before they get their names."""
-
-NAMES = {"pca": "pca", "evaluate": "evaluation", "report": "report"}
+NAMES = {"pca": MAP, "evaluate": EVALUATION, "report": REPORT}
 """Names of each step's files in an output, without their ends."""
-
-STYLE = "stats.qml"
-"""The QGIS style beside an output's table."""
 
 ENDS = {"pca": ".tif", "evaluate": ".json", "report": ".html"}
 """End of the name of each step's first file."""

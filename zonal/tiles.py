@@ -15,9 +15,11 @@ import numpy.typing as npt
 import pandas as pd
 import shapely
 
+from zonal.crs import WGS84, reproject
 from zonal.errors import InputError
 from zonal.grid import Grid
-from zonal.pieces import WGS84, Geometries, Pieces, areas, polygonal, project_to_utm, reproject, unwrap
+from zonal.longitudes import Geometries, polygonal, unwrap
+from zonal.pieces import Pieces, areas, project_to_utm
 
 INDEX_COLUMNS = (
     "path", "year", "crs",

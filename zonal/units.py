@@ -14,7 +14,9 @@ import numpy.typing as npt
 import shapely
 
 from zonal.grid import Bounds, Grid
-from zonal.pieces import Geometries, areas
+from zonal.longitudes import Geometries
+from zonal.pieces import areas
+from zonal.text import human
 from zonal.tiles import Tile
 
 Ints = npt.NDArray[np.int64]
@@ -388,12 +390,3 @@ class Costs:
         ]
         wide = max(len(name) for name, _ in lines)
         return "\n".join(f"{name:<{wide}}  {value:>14}" for name, value in lines)
-
-
-def human(size: float) -> str:
-    """Bytes in decimal units: 38.5 MB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"

@@ -23,10 +23,12 @@ from zonal.credentials import hide
 from zonal.errors import InputError, ZonalError
 from zonal.grid import Bounds, Grid
 from zonal.io.folder import Folder
+from zonal.io.names import part_name
 from zonal.io.raster import Stat
-from zonal.io.stage import AREA, STAGE, Stage
-from zonal.io.table import Columns, part_table, write_part
-from zonal.pieces import Geometries, Pieces, areas
+from zonal.io.stage import STAGE, Stage
+from zonal.io.table import AREA, Columns, part_table, write_part
+from zonal.longitudes import Geometries
+from zonal.pieces import Pieces, areas
 from zonal.reader import Reader
 from zonal.tiles import Tile
 from zonal.units import HAIR, Part, Unit
@@ -295,11 +297,6 @@ def look(job: Job) -> ZonalError | None:
     except ZonalError as error:
         return error
     return None
-
-
-def part_name(number: int) -> str:
-    """File name of a part."""
-    return f"part-{number:05d}.parquet"
 
 
 def _valid_fraction(

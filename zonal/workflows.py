@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from zonal.errors import InputError, UsageError
 from zonal.settings import Settings, of_other_clusters, settings_error
-from zonal.yamlfile import did_you_mean, read_mapping
+from zonal.text import did_you_mean
+from zonal.yamlfile import read_mapping
 
 SECTIONS = ("pca", "evaluate")
 """Settings that are mappings of settings."""

@@ -10,7 +10,7 @@ import os
 import re
 from typing import Any
 
-from zonal.yamlfile import did_you_mean, shown
+from zonal.text import did_you_mean, shown
 
 
 def words_of(value: object, name: str) -> list[str]:

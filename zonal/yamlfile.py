@@ -1,49 +1,22 @@
 """YAML files that people write: read without YAML's traps, mistakes told in one sentence.
 
-Knows YAML, pydantic's findings and which word is spelt most like another. Must not know
-what a workflow or a catalog means.
+Knows YAML and pydantic's findings; must not know what a workflow or a catalog means.
 """
 
 from __future__ import annotations
 
 import re
-import reprlib
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
-from zonal.credentials import scrub_urls
 from zonal.errors import InputError
+from zonal.text import did_you_mean, shown
 
 _LONG_MESSAGE = 600
-
-
-class _Brief(reprlib.Repr):
-    def repr_str(self, x: str, level: int) -> str:
-        return super().repr_str(scrub_urls(x), level)  # before it is cut: half a password is one, too
-
-
-def shown(value: object) -> str:
-    """`value` for an error message: short, whatever it is."""
-    brief = _Brief()
-    brief.maxlevel = 2  # YAML aliases can nest a list in itself
-    text = brief.repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def did_you_mean(word: str, names: Iterable[str]) -> str:
-    """Return ``"; did you mean 'state'?"`` for the nearest of `names`, or an empty string."""
-    if len(word) > 100:  # no slip of the pen
-        return ""
-    spelt = {name.casefold(): name for name in names}
-    word = word.casefold()
-    close = get_close_matches(word.replace("-", "_"), spelt) or get_close_matches(word, spelt)
-    close.sort(key=lambda name: sorted(name) != sorted(word))  # two letters swapped come first
-    return f"; did you mean {spelt[close[0]]!r}?" if close else ""
 
 
 def validation_sentence(

@@ -17,9 +17,10 @@ import pyarrow as pa
 import pyproj
 import shapely
 
+from zonal.crs import FARTHEST, WGS84, in_threads, reproject
 from zonal.errors import InputError
 from zonal.grid import Bounds
-from zonal.pieces import FARTHEST, WGS84, in_threads, polygonal, reproject, unwrap
+from zonal.longitudes import polygonal, unwrap
 
 
 @dataclass(frozen=True, slots=True)

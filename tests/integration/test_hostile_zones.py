@@ -21,7 +21,8 @@ from zonal import engine
 from zonal.errors import InputError
 from zonal.io.export import export_table
 from zonal.io.finished import load_table
-from zonal.pieces import one_crs_pieces, unwrap, utm_pieces
+from zonal.longitudes import unwrap
+from zonal.pieces import one_crs_pieces, utm_pieces
 from zonal.runners import Threads
 from zonal.settings import Settings
 

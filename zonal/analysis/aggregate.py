@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from zonal.analysis.areas import Areas, Groups
 from zonal.analysis.rows import KINDS, Rows, floats, is_number
 from zonal.errors import InputError, UsageError, first_line
-from zonal.yamlfile import did_you_mean
+from zonal.text import did_you_mean
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

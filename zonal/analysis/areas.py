@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from zonal.analysis.rows import Rows
 from zonal.errors import InputError, UsageError
-from zonal.yamlfile import did_you_mean
+from zonal.text import did_you_mean
 
 Ints = npt.NDArray[np.intp]
 

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from zonal.analysis.rows import Rows, is_number
 from zonal.errors import InputError, UnfitError
-from zonal.yamlfile import did_you_mean
+from zonal.text import did_you_mean
 
 STATISTICS = ("mean", "std", "min", "max", "sum")
 """Ends of the names of zonal's statistic columns that say something of a zone, not of its size."""

@@ -20,10 +20,10 @@ from zonal.analysis.evaluation import Folds
 from zonal.analysis.gram import Floats
 from zonal.analysis.join import Joined
 from zonal.analysis.places import EQUAL_AREA, read_points
+from zonal.crs import WGS84, operation
 from zonal.errors import InputError
 from zonal.findings import SPATIAL
-from zonal.pieces import WGS84, operation
-from zonal.yamlfile import did_you_mean
+from zonal.text import did_you_mean
 
 Labels = npt.NDArray[np.int64]
 """For each row the number of its group or fold, from 0; -1 for none."""

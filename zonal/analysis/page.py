@@ -19,7 +19,7 @@ from zonal.analysis.charts import RAMP, Bar, Histogram, Scale, bar, nice_length
 from zonal.analysis.evaluation import Evaluation
 from zonal.analysis.post import Pair, beside, is_of
 from zonal.analysis.targets import CENSUS
-from zonal.units import human
+from zonal.text import human
 
 STAGES = {
     "staging": "staging zones",

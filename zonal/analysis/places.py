@@ -17,8 +17,10 @@ import pyproj
 import shapely
 
 from zonal.analysis.rows import Rows
+from zonal.crs import WGS84, operation, reproject
 from zonal.errors import InputError, UnfitError, first_line
-from zonal.pieces import WGS84, Geometries, operation, reproject, unwrap, utm_epsg
+from zonal.longitudes import Geometries, unwrap
+from zonal.pieces import utm_epsg
 
 COORDINATES = (
     ("longitude", "latitude"),

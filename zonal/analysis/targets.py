@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from zonal.analysis.gram import Floats
 from zonal.analysis.rows import is_number
 from zonal.errors import InputError
-from zonal.yamlfile import did_you_mean
+from zonal.text import did_you_mean
 
 LAND = ("ALAND20", "ALAND10", "ALAND")
 WATER = ("AWATER20", "AWATER10", "AWATER")

@@ -22,10 +22,10 @@ from zonal.credentials import scrub_urls
 from zonal.errors import InputError, first_line
 from zonal.io.folder import Folder
 from zonal.io.geoparquet import PARQUET
+from zonal.io.names import MANIFEST, WORK
 from zonal.io.ranges import Blob
 from zonal.io.seekable import Seekable
 
-MANIFEST = "manifest.json"
 CSV = (".csv", ".csv.gz", ".tsv")
 BATCH = 10_000
 """Rows of a batch."""
@@ -149,7 +149,7 @@ def load_table(place: str, options: Mapping[str, Any] | None = None) -> Finished
         files = _parquet_files(folder)
         table = place.rstrip("/")
         if not files:
-            what = "an unfinished run" if folder.exists(".work") else f"no {MANIFEST} and no Parquet file"
+            what = "an unfinished run" if folder.exists(WORK) else f"no {MANIFEST} and no Parquet file"
             raise InputError(f"{name}: no table here ({what})")
     return _of_parquet(name, table, [folder.blob(file) for file in files], local)
 

@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from zonal.errors import LockedError, ZonalError
-from zonal.events import RUN
+from zonal.events import RUN_ID
 from zonal.io.folder import Folder
-
-LOCK = "lock.json"
+from zonal.io.names import LOCK
 
 BEAT = 10.0
 """Seconds between two signs of life; `ZONAL_BEAT` in the environment says otherwise, for tests."""
@@ -99,7 +98,7 @@ class Holder:
         if any(self.facts[name] != place[name] for name in told):
             return False
         if process == os.getpid():
-            return self.facts.get("session") != RUN  # else an ended one had our number
+            return self.facts.get("session") != RUN_ID  # else an ended one had our number
         try:
             os.kill(process, 0)
         except (ProcessLookupError, OverflowError):
@@ -144,7 +143,7 @@ class Lock:
             "owner": os.environ.get("ZONAL_OWNER") or None,
             **_place(),
             "process": os.getpid(),
-            "session": RUN,
+            "session": RUN_ID,
             "holder": uuid.uuid4().hex,
             "since": _now(),
             "every": beat,
@@ -182,7 +181,7 @@ class Lock:
     def _may_have(self, held: Holder) -> bool:
         """Whether to take a lock over at once, and not after it was watched; LockedError where neither."""
         owner = self._facts["owner"]
-        if held.facts.get("session") != RUN and owner and held.facts.get("owner") == owner:
+        if held.facts.get("session") != RUN_ID and owner and held.facts.get("owner") == owner:
             return True
         if held.dead:
             return True

@@ -29,14 +29,13 @@ from zonal.io.digest import digest
 from zonal.io.folder import Folder
 from zonal.io.ranges import Blob, Stat
 from zonal.io.seekable import Seekable
-from zonal.pieces import Geometries, Pieces
+from zonal.io.table import AREA
+from zonal.longitudes import Geometries
+from zonal.pieces import Pieces
 from zonal.units import Outlines, RowGroups
 
 ROW_GROUP = 1_000
 """Zones of a row group, at most."""
-
-AREA = "zonal_area"
-"""Column of a zone's area in the CRS of its pieces, CRS units squared."""
 
 EVERY_YEAR = 0
 """Year of the pieces that hold in every year; others stand in for ground that a year's files leave out."""

@@ -21,13 +21,15 @@ from zonal.errors import InputError
 from zonal.io import geoparquet
 from zonal.io.folder import Folder
 from zonal.io.seekable import Seekable
-from zonal.io.stage import AREA
 
 SCHEMA_VERSION = 1
 """Of the table's columns and metadata; goes up when a reader must know."""
 
 TABLE_ROW_GROUP = 50_000
 """Zones of a row group of the one-file table."""
+
+AREA = "zonal_area"
+"""Staged column, not in the table: a zone's area in the CRS of its pieces, CRS units squared."""
 
 OWN = ("year", "pixel_count", "valid_fraction", "tile_count")
 """Columns that every table has, whatever its bands."""

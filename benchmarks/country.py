@@ -32,8 +32,8 @@ import pandas as pd
 import shapely
 
 from zonal.catalog import Catalog
+from zonal.geo.grid import Bounds, Grid
 from zonal.graph import wire
-from zonal.grid import Bounds, Grid
 from zonal.inputs import RasterInput, ZoneFile, ZoneInput
 from zonal.io.aef import index_row, tile_key
 from zonal.io.folder import Folder

@@ -99,7 +99,7 @@ def coverage(folder: Path) -> dict[str, Any]:
     from exactextract.raster import NumPyRasterSource
 
     from benchmarks.scene import CRS, Ground, zones
-    from zonal.grid import Grid
+    from zonal.geo.grid import Grid
     from zonal.stats.coverage import cover
 
     ground = Ground(folder, 2)  # its place only; no pixel is needed

@@ -17,7 +17,7 @@ import tifffile
 from numpy.typing import NDArray
 from scipy.ndimage import zoom
 
-from zonal.grid import Bounds, Grid
+from zonal.geo.grid import Bounds, Grid
 from zonal.io.aef import NODATA, PREFIX, index_row, tile_key, write_index, write_tile
 
 YEAR = 2020

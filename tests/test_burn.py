@@ -13,7 +13,7 @@ from affine import Affine
 from zonal.analysis import canvas as canvas_module
 from zonal.analysis.burn import burn
 from zonal.analysis.canvas import Window, canvas, paint, painted, unpacked, zones_by_window
-from zonal.grid import Grid
+from zonal.geo.grid import Grid
 
 
 def inside(polygon: shapely.Geometry, transform: Affine, shape: tuple[int, int]) -> np.ndarray:

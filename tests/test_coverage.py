@@ -16,7 +16,7 @@ from rasterio.features import rasterize
 from rasterio.transform import Affine
 from scipy.spatial import Delaunay
 
-from zonal.grid import Grid
+from zonal.geo.grid import Grid
 from zonal.stats.coverage import Coverage, cover
 
 NORTH_UP, SOUTH_UP = -1, 1

@@ -39,7 +39,7 @@ from zonal.clusters import connect
 from zonal.errors import InputError, UsageError
 from zonal.events import Event, quiet
 from zonal.findings import MapSettings
-from zonal.grid import Grid
+from zonal.geo.grid import Grid
 from zonal.io.finished import load_table
 from zonal.io.folder import Folder
 from zonal.io.picture import painting, write_cog

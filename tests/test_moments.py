@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from synthetic import aef_codes
 
-from zonal.grid import Grid
-from zonal.longitudes import polygonal
+from zonal.geo.antimeridian import polygonal
+from zonal.geo.grid import Grid
 from zonal.stats.coverage import Coverage, cover
 from zonal.stats.moments import (
     AEF_SCALE,

@@ -12,11 +12,11 @@ import shapely
 
 from zonal.catalog import Catalog
 from zonal.errors import InputError
+from zonal.geo.pieces import Pieces
 from zonal.inputs import RasterInput, ZoneFile, ZoneInput
 from zonal.io.folder import Folder
 from zonal.io.stage import EVERY_YEAR, Batch, Stage, write_batch, zone_table
 from zonal.io.table import Columns as TableColumns
-from zonal.pieces import Pieces
 from zonal.staging import stage
 from zonal.work import Reader
 from zonal.zones import Columns, Filters
@@ -62,7 +62,7 @@ def test_the_hash_is_of_the_content_and_not_of_row_groups_or_threads(
 ) -> None:
     ids = [f"{n:05d}" for n in range(3_000)]
     one = staged(tmp_path / "one", frame_of(ids), part_zones=1_000)
-    monkeypatch.setattr("zonal.crs.THREADS", 1)
+    monkeypatch.setattr("zonal.geo.crs.THREADS", 1)
     assert staged(tmp_path / "two", frame_of(ids), part_zones=70).hash == one.hash
     assert staged(tmp_path / "three", frame_of(ids[1:]), part_zones=70).hash != one.hash
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from synthetic import utm_grid
 
-from zonal.pieces import Pieces
+from zonal.geo.pieces import Pieces
 from zonal.text import human
 from zonal.tiles import Tile, own
 from zonal.units import Costs, Outlines, Plan, RowGroups, Touches, join, make, touches

@@ -20,7 +20,7 @@ import pandas as pd
 from zonal.catalog import Catalog
 from zonal.credentials import scrub_urls, without_credentials
 from zonal.errors import InputError, MissingError, UsageError
-from zonal.grid import Grid
+from zonal.geo.grid import Grid
 from zonal.io.cache import Cache
 from zonal.io.ranges import Blob, ReadPolicy
 from zonal.io.raster import Raster, Stat

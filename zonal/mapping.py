@@ -30,7 +30,7 @@ from zonal.analysis.style import qml
 from zonal.errors import UnfitError, UsageError, first_line
 from zonal.events import Event, Notify
 from zonal.findings import MapSettings
-from zonal.grid import Grid
+from zonal.geo.grid import Grid
 from zonal.io.disk import writable
 from zonal.io.finished import FinishedTable
 from zonal.io.folder import Folder

@@ -26,13 +26,13 @@ from zonal.analysis.page import Page, Picture, percent, render, short, title
 from zonal.analysis.places import COORDINATES, Geometry, project
 from zonal.analysis.rows import floats
 from zonal.analysis.targets import LAND, numbers
-from zonal.crs import WGS84, operation
 from zonal.errors import InputError, first_line
 from zonal.events import Notify, telling
+from zonal.geo.antimeridian import Geometries
+from zonal.geo.crs import WGS84, operation
 from zonal.io.finished import FinishedTable
 from zonal.io.folder import Folder
 from zonal.io.names import EVALUATION, MANIFEST, MAP, STEPS_MADE
-from zonal.longitudes import Geometries
 
 Floats = npt.NDArray[np.float64]
 

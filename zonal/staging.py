@@ -21,15 +21,15 @@ import pyarrow as pa
 import pyproj
 import shapely
 
-from zonal.crs import WGS84, operation_name, reproject
 from zonal.errors import InputError
+from zonal.geo.antimeridian import unwrap
+from zonal.geo.crs import WGS84, operation_name, reproject
+from zonal.geo.pieces import Pieces, one_crs_pieces, utm_pieces
 from zonal.inputs import RasterInput, ZoneFile, ZoneInput, census_columns
 from zonal.io.folder import Folder
 from zonal.io.raster import Stat
 from zonal.io.stage import EVERY_YEAR, ROW_GROUP, Batch, Stage, staged_column, write_batch, zone_table
 from zonal.io.table import Columns as TableColumns
-from zonal.longitudes import unwrap
-from zonal.pieces import Pieces, one_crs_pieces, utm_pieces
 from zonal.tiles import foreign_pieces
 from zonal.zones import Columns, Filters, check, hashes_of, in_space, repair, select, whole_numbers
 

@@ -15,11 +15,11 @@ import numpy.typing as npt
 import pandas as pd
 import shapely
 
-from zonal.crs import WGS84, reproject
 from zonal.errors import InputError
-from zonal.grid import Grid
-from zonal.longitudes import Geometries, polygonal, unwrap
-from zonal.pieces import Pieces, areas, project_to_utm
+from zonal.geo.antimeridian import Geometries, polygonal, unwrap
+from zonal.geo.crs import WGS84, reproject
+from zonal.geo.grid import Grid
+from zonal.geo.pieces import Pieces, areas, project_to_utm
 
 INDEX_COLUMNS = (
     "path", "year", "crs",

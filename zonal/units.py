@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from zonal.grid import Bounds, Grid
-from zonal.longitudes import Geometries
-from zonal.pieces import areas
+from zonal.geo.antimeridian import Geometries
+from zonal.geo.grid import Bounds, Grid
+from zonal.geo.pieces import areas
 from zonal.text import human
 from zonal.tiles import Tile
 

@@ -21,14 +21,14 @@ import shapely
 from zonal.chunks import Scratch, decoded
 from zonal.credentials import hide
 from zonal.errors import InputError, ZonalError
-from zonal.grid import Bounds, Grid
+from zonal.geo.antimeridian import Geometries
+from zonal.geo.grid import Bounds, Grid
+from zonal.geo.pieces import Pieces, areas
 from zonal.io.folder import Folder
 from zonal.io.names import part_name
 from zonal.io.raster import Stat
 from zonal.io.stage import STAGE, Stage
 from zonal.io.table import AREA, Columns, part_table, write_part
-from zonal.longitudes import Geometries
-from zonal.pieces import Pieces, areas
 from zonal.reader import Reader
 from zonal.tiles import Tile
 from zonal.units import HAIR, Part, Unit

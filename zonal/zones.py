@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyproj
 import shapely
 
-from zonal.crs import FARTHEST, WGS84, in_threads, reproject
 from zonal.errors import InputError
-from zonal.grid import Bounds
-from zonal.longitudes import polygonal, unwrap
+from zonal.geo.antimeridian import polygonal, unwrap
+from zonal.geo.crs import FARTHEST, WGS84, in_threads, reproject
+from zonal.geo.grid import Bounds
 
 
 @dataclass(frozen=True, slots=True)

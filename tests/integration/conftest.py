@@ -1,12 +1,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import geopandas as gpd
 import pytest
+from builds import Run
 from seam import Reference, Seam, build
 from servers import S3Server, s3_server
 
@@ -49,23 +48,6 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         seconds = sum(seconds for _, seconds, _ in found)
         words = test.removeprefix("test_").replace("_", " ")
         terminalreporter.write_line(f"{right:7}{len(found):5}{faults:9,}{seconds:9.0f}  {words}")
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run of the real data and where it came from."""
-
-    folder: Path
-    mirror: Path
-    manifest: dict[str, Any]
-
-    @property
-    def path(self) -> Path:
-        return self.folder / "stats.parquet"
-
-    @property
-    def table(self) -> gpd.GeoDataFrame:
-        return gpd.read_parquet(self.path)
 
 
 @pytest.fixture(autouse=True)

@@ -19,10 +19,10 @@ from synthetic import make_mirror, random_tile, utm_grid
 import zonal
 from zonal import engine
 from zonal.errors import InputError
+from zonal.geo.antimeridian import unwrap
+from zonal.geo.pieces import one_crs_pieces, utm_pieces
 from zonal.io.export import export_table
 from zonal.io.finished import load_table
-from zonal.longitudes import unwrap
-from zonal.pieces import one_crs_pieces, utm_pieces
 from zonal.runners import Threads
 from zonal.settings import Settings
 

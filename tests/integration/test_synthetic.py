@@ -26,7 +26,7 @@ from rasterio.features import geometry_mask
 from synthetic import Tile, jittered_blocks, make_mirror, random_tile, utm_grid
 
 from zonal import engine
-from zonal.grid import Grid
+from zonal.geo.grid import Grid
 from zonal.runners import Threads
 from zonal.settings import Settings
 

@@ -24,7 +24,7 @@ import pytest
 import rasterio
 import rasterio.features
 import shapely
-from conftest import Run
+from builds import Run
 from exactextract import exact_extract
 from exactextract.raster import NumPyRasterSource
 from numpy.typing import NDArray

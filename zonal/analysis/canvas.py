@@ -16,7 +16,7 @@ import shapely
 from affine import Affine
 
 from zonal.analysis.burn import burn
-from zonal.grid import Bounds, Grid
+from zonal.geo.grid import Bounds, Grid
 
 WINDOW = 2048
 """Pixels of a window, either way: 17 MB of colours, and as much for the zones they come from."""

@@ -17,8 +17,8 @@ from zonal.analysis.aggregate import has_pixels
 from zonal.analysis.areas import Areas
 from zonal.analysis.places import EQUAL_AREA, Geometry, project
 from zonal.analysis.rows import Rows, floats
-from zonal.longitudes import Geometries
-from zonal.pieces import areas
+from zonal.geo.antimeridian import Geometries
+from zonal.geo.pieces import areas
 
 Floats = npt.NDArray[np.float64]
 

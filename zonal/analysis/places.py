@@ -17,10 +17,10 @@ import pyproj
 import shapely
 
 from zonal.analysis.rows import Rows
-from zonal.crs import WGS84, operation, reproject
 from zonal.errors import InputError, UnfitError, first_line
-from zonal.longitudes import Geometries, unwrap
-from zonal.pieces import utm_epsg
+from zonal.geo.antimeridian import Geometries, unwrap
+from zonal.geo.crs import WGS84, operation, reproject
+from zonal.geo.pieces import utm_epsg
 
 COORDINATES = (
     ("longitude", "latitude"),

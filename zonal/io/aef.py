@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pyproj import Transformer
 from rasterio.windows import Window
 
-from zonal.grid import Grid
+from zonal.geo.grid import Grid
 
 NODATA = -128
 BUCKET = "us-west-2.opendata.source.coop"

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zonal.errors import InputError, MissingError
-from zonal.grid import Grid
+from zonal.geo.grid import Grid
 from zonal.io.layout import Layout, read_layout
 from zonal.io.ranges import Blob, ReadPolicy, Stat
 from zonal.io.raster import Counters, DecodeRule, Pixels, linear_pixels

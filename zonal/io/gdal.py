@@ -26,7 +26,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from zonal.errors import InputError, StoreError, ZonalError
-from zonal.grid import Grid
+from zonal.geo.grid import Grid
 from zonal.io.ranges import Blob, ReadPolicy, Stat
 from zonal.io.raster import Counters, DecodeRule, Pixels, linear_pixels
 from zonal.io.seekable import Seekable

@@ -24,7 +24,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from zonal.errors import InputError, first_line
-from zonal.grid import Grid
+from zonal.geo.grid import Grid
 
 BLOCK = 512
 """Pixels of a block of the file, either way."""

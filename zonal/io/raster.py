@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from zonal.grid import Grid
+from zonal.geo.grid import Grid
 
 DecodeRule = Literal["aef", "linear"]
 """How stored numbers become values: ``aef`` is v = sign(q) (q / 127.5)^2 of int8 q

@@ -23,15 +23,15 @@ import pyproj
 import shapely
 
 from zonal.errors import InputError
-from zonal.grid import Bounds
+from zonal.geo.antimeridian import Geometries
+from zonal.geo.grid import Bounds
+from zonal.geo.pieces import Pieces
 from zonal.io import geoparquet
 from zonal.io.digest import digest
 from zonal.io.folder import Folder
 from zonal.io.ranges import Blob, Stat
 from zonal.io.seekable import Seekable
 from zonal.io.table import AREA
-from zonal.longitudes import Geometries
-from zonal.pieces import Pieces
 from zonal.units import Outlines, RowGroups
 
 ROW_GROUP = 1_000

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from zonal.grid import Grid
+from zonal.geo.grid import Grid
 from zonal.stats import centres, reference, rows, scanline
 from zonal.stats.centres import Axis
 from zonal.stats.rings import Rings

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import shapely
 
-from zonal.grid import Grid
+from zonal.geo.grid import Grid
 from zonal.stats.coverage import Rule, cover
 from zonal.stats.moments import accumulate, concat
 

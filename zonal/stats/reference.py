@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from zonal.grid import Grid
+from zonal.geo.grid import Grid
 from zonal.stats.rows import Edges, Offsets, Spans, no_edges, no_spans
 from zonal.stats.scanline import TINY
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zonal.grid import Grid
+from zonal.geo.grid import Grid
 
 SOUTH_UP = Grid("EPSG:32616", 500_000.0, 4_000_000.0, 10.0, 10.0, 300, 200, 128, 64)
 NORTH_UP = replace(SOUTH_UP, y0=4_002_000.0, dy=-10.0)

@@ -20,7 +20,7 @@ import shapely
 from pyproj.transformer import Transformer, TransformerGroup
 
 from zonal.errors import InputError, first_line
-from zonal.longitudes import Geometries
+from zonal.geo.antimeridian import Geometries
 
 Points = npt.NDArray[np.float64]
 

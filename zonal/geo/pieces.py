@@ -13,9 +13,9 @@ import numpy.typing as npt
 import pyproj
 import shapely
 
-from zonal.crs import WGS84, reached, reproject
 from zonal.errors import InputError
-from zonal.longitudes import Geometries, laid_out, polygonal, unwrap
+from zonal.geo.antimeridian import Geometries, laid_out, polygonal, unwrap
+from zonal.geo.crs import WGS84, reached, reproject
 
 MARGIN = 10.0
 """Degrees around a CRS's area of use in which zones are still projected where they cannot be as a whole."""

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from shapely.affinity import translate
 from synthetic import jittered_blocks
 
-from zonal.crs import CHORD, WGS84, metres_per_unit, operation, operation_name, reproject
 from zonal.errors import InputError
-from zonal.longitudes import polygonal, unwrap
-from zonal.pieces import Pieces, areas, one_crs_pieces, project_to_utm, utm_pieces
+from zonal.geo.antimeridian import polygonal, unwrap
+from zonal.geo.crs import CHORD, WGS84, metres_per_unit, operation, operation_name, reproject
+from zonal.geo.pieces import Pieces, areas, one_crs_pieces, project_to_utm, utm_pieces
 
 GEOD = pyproj.Geod(ellps="WGS84")
 
@@ -406,7 +406,7 @@ def test_many_polygons_are_projected_as_few_are(monkeypatch: pytest.MonkeyPatch)
     many[7::90] = shapely.difference(many[7::90], shapely.buffer(shapely.centroid(many[7::90]), 0.001))
     many[11::500] = shapely.Polygon()
     few = [reproject(some, "EPSG:4326", "EPSG:32610") for some in np.array_split(many, 60)]
-    monkeypatch.setattr("zonal.crs.THREADS", 3)
+    monkeypatch.setattr("zonal.geo.crs.THREADS", 3)
     assert shapely.equals_identical(reproject(many, "EPSG:4326", "EPSG:32610"), np.concatenate(few)).all()
 
 

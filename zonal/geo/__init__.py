@@ -1,0 +1,1 @@
+"""Ground: grids, CRSs, and polygons in them. Knows neither files nor rasters."""

@@ -36,9 +36,9 @@ from zonal.geo.grid import Bounds, Grid
 from zonal.graph import wire
 from zonal.inputs import RasterInput, ZoneFile, ZoneInput
 from zonal.io.aef import index_row, tile_key
-from zonal.io.folder import Folder
-from zonal.io.ranges import Stat
-from zonal.io.table import Columns as TableColumns
+from zonal.io.store.folder import Folder
+from zonal.io.store.ranges import Stat
+from zonal.io.table.table import Columns as TableColumns
 from zonal.planning import plan_year
 from zonal.settings import Settings
 from zonal.staging import stage

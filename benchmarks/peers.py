@@ -78,7 +78,7 @@ def decode(inputs: Inputs) -> Peer:
     """Fetch and decode all chunks as zonal does, and nothing more: the limit."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from zonal.io.cog import Cog
+    from zonal.io.raster.cog import Cog
 
     yield None
     raster = Cog.open(inputs.raster, {}, rule="aef")

@@ -14,8 +14,8 @@ import shapely
 from zonal.evaluating import evaluate_table
 from zonal.events import quiet
 from zonal.findings import EvaluationSettings, MapSettings
-from zonal.io.finished import load_table
-from zonal.io.folder import Folder
+from zonal.io.store.folder import Folder
+from zonal.io.table.finished import load_table
 from zonal.mapping import draw
 from zonal.runners import Threads
 

@@ -21,7 +21,7 @@ from zonal.aggregating import Aggregated, aggregate
 from zonal.analysis.aggregate import Columns, merge
 from zonal.analysis.areas import constants, find_areas
 from zonal.errors import InputError, UsageError
-from zonal.io.finished import BATCH, FinishedTable, load_table
+from zonal.io.table.finished import BATCH, FinishedTable, load_table
 
 KINDS = ("mean", "std", "min", "max", "sum", "count")
 

@@ -12,7 +12,7 @@ import pytest
 
 from zonal.analysis.compare import Comparison, Difference, compare_tables
 from zonal.errors import InputError
-from zonal.io.finished import FinishedTable, load_table
+from zonal.io.table.finished import FinishedTable, load_table
 
 IDS = ["053", "011", "002", "100"]
 

@@ -28,8 +28,8 @@ from zonal.analysis.evaluation import Evaluation, Folds, Regression, Score
 from zonal.errors import InputError
 from zonal.evaluating import evaluate_table
 from zonal.findings import EvaluationSettings
-from zonal.io.finished import load_table
-from zonal.io.folder import Folder
+from zonal.io.store.folder import Folder
+from zonal.io.table.finished import load_table
 
 SETS = ("all", "pca", "pca_raw")
 EXACT = {"rel": 1e-8, "abs": 1e-8}

@@ -7,7 +7,7 @@ from typing import Any
 
 from zonal.errors import StoreError
 from zonal.events import quiet
-from zonal.io.folder import Folder
+from zonal.io.store.folder import Folder
 from zonal.rounds import gather
 from zonal.units import Part, Unit
 from zonal.work import PartReport, UnitFailure, UnitReport

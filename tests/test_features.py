@@ -9,7 +9,7 @@ import pytest
 
 from zonal.analysis.features import feature_names, read_features
 from zonal.errors import InputError
-from zonal.io.finished import FinishedTable, load_table
+from zonal.io.table.finished import FinishedTable, load_table
 
 
 def table(folder: Path, **columns: object) -> FinishedTable:

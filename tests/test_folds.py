@@ -15,7 +15,7 @@ from sklearn.model_selection import GroupKFold
 from zonal.analysis.folds import Places, cells, group_folds, project, random_folds, stratified_folds
 from zonal.analysis.join import Joined
 from zonal.errors import InputError
-from zonal.io.finished import load_table
+from zonal.io.table.finished import load_table
 
 
 def places(

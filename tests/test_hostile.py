@@ -22,10 +22,10 @@ import shapely
 from zonal.catalog import Catalog
 from zonal.credentials import redacted, secrets
 from zonal.errors import InputError, UsageError
-from zonal.io import vector
-from zonal.io.cog import Cog
-from zonal.io.geoparquet import deep
-from zonal.io.vector import read_index, read_zones
+from zonal.io.raster.cog import Cog
+from zonal.io.table import vector
+from zonal.io.table.geoparquet import deep
+from zonal.io.table.vector import read_index, read_zones
 from zonal.tiles import INDEX_COLUMNS, near
 from zonal.workflows import load
 

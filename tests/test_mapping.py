@@ -40,9 +40,9 @@ from zonal.errors import InputError, UsageError
 from zonal.events import Event, quiet
 from zonal.findings import MapSettings
 from zonal.geo.grid import Grid
-from zonal.io.finished import load_table
-from zonal.io.folder import Folder
 from zonal.io.picture import painting, write_cog
+from zonal.io.store.folder import Folder
+from zonal.io.table.finished import load_table
 from zonal.mapping import Map, draw
 from zonal.runners import Runner, Threads
 

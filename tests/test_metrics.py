@@ -17,8 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families as parsed
 
 from zonal.errors import StoreError, UsageError
 from zonal.events import RUN_ID, Event, quiet
-from zonal.io.folder import Folder
-from zonal.io.names import part_name
+from zonal.io.store.folder import Folder
+from zonal.io.table.names import part_name
 from zonal.metrics import DONE, PLANNED, Metrics, metered
 from zonal.rounds import gather
 from zonal.units import Part, Unit

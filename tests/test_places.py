@@ -16,7 +16,7 @@ import shapely
 
 from zonal.analysis.places import Geometry, best_utm, project, read_points
 from zonal.errors import InputError
-from zonal.io.finished import FinishedTable, load_table
+from zonal.io.table.finished import FinishedTable, load_table
 
 SHAPES = [
     shapely.box(-122.5, 47.5, -122.4, 47.6),

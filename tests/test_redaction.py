@@ -10,11 +10,11 @@ from zonal.catalog import Catalog
 from zonal.credentials import hide, scrub_urls
 from zonal.errors import InputError, UsageError
 from zonal.inputs import ZoneFile
-from zonal.io.folder import Folder
-from zonal.io.ranges import Blob
+from zonal.io.raster.reader import Reader
 from zonal.io.stage import Stage
-from zonal.io.table import Columns
-from zonal.reader import Reader
+from zonal.io.store.folder import Folder
+from zonal.io.store.ranges import Blob
+from zonal.io.table.table import Columns
 from zonal.settings import Settings
 from zonal.text import shown
 from zonal.work import Job, run_unit

@@ -26,8 +26,8 @@ from zonal.analysis.post import CORRELATIONS, R2, beside, is_of
 from zonal.errors import InputError
 from zonal.events import quiet
 from zonal.findings import MapSettings
-from zonal.io.finished import load_table
-from zonal.io.folder import Folder
+from zonal.io.store.folder import Folder
+from zonal.io.table.finished import load_table
 from zonal.mapping import draw
 from zonal.reporting import report
 from zonal.runners import Threads

@@ -14,9 +14,9 @@ from zonal.catalog import Catalog
 from zonal.errors import InputError
 from zonal.geo.pieces import Pieces
 from zonal.inputs import RasterInput, ZoneFile, ZoneInput
-from zonal.io.folder import Folder
 from zonal.io.stage import EVERY_YEAR, Batch, Stage, write_batch, zone_table
-from zonal.io.table import Columns as TableColumns
+from zonal.io.store.folder import Folder
+from zonal.io.table.table import Columns as TableColumns
 from zonal.staging import stage
 from zonal.work import Reader
 from zonal.zones import Columns, Filters

@@ -17,11 +17,11 @@ from synthetic import jittered_blocks, make_mirror, random_tile, utm_grid
 from zonal.catalog import Catalog
 from zonal.errors import InputError
 from zonal.inputs import RasterInput, located, raster_input, zone_input
-from zonal.io.folder import Folder
-from zonal.io.names import part_name
-from zonal.io.table import Columns
+from zonal.io.raster.reader import Reader
+from zonal.io.store.folder import Folder
+from zonal.io.table.names import part_name
+from zonal.io.table.table import Columns
 from zonal.planning import plan_year
-from zonal.reader import Reader
 from zonal.settings import Settings
 from zonal.staging import stage
 from zonal.stats.moments import concat

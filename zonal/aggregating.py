@@ -24,10 +24,10 @@ from zonal.analysis.areas import Areas, constants, find_areas
 from zonal.analysis.dissolve import measure, unite
 from zonal.analysis.places import Geometry
 from zonal.errors import InputError, UsageError
-from zonal.io import geoparquet
-from zonal.io.export import beside, replacing, shape_columns
-from zonal.io.finished import FinishedTable
-from zonal.io.table import SCHEMA_VERSION, TABLE_ROW_GROUP
+from zonal.io.table import geoparquet
+from zonal.io.table.export import beside, replacing, shape_columns
+from zonal.io.table.finished import FinishedTable
+from zonal.io.table.table import SCHEMA_VERSION, TABLE_ROW_GROUP
 
 
 @dataclass(frozen=True)

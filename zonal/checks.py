@@ -22,10 +22,10 @@ from zonal.catalog import Catalog
 from zonal.credentials import scrub_urls
 from zonal.errors import InputError, UsageError
 from zonal.inputs import raster_input
-from zonal.io.geoparquet import PARQUET
-from zonal.io.ranges import Blob
-from zonal.io.seekable import Seekable
-from zonal.io.vector import local_copy
+from zonal.io.store.ranges import Blob
+from zonal.io.store.seekable import Seekable
+from zonal.io.table.geoparquet import PARQUET
+from zonal.io.table.vector import local_copy
 from zonal.settings import Settings
 from zonal.sources import RasterSource, ZoneSource
 from zonal.text import did_you_mean, human

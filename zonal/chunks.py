@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from zonal.io.raster import Pixels, Raster, Stored
+from zonal.io.raster.raster import Pixels, Raster, Stored
 
 
 class Scratch(threading.local):

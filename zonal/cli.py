@@ -248,7 +248,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", metavar="", help="One JSON object.")] = False,
 ) -> None:
     """Say what an output holds: what is done, what is left, who is at it. Writes nothing."""
-    from zonal.io.folder import Folder
+    from zonal.io.store.folder import Folder
     from zonal.status import status_of
 
     found = status_of(Folder(output.rstrip("/") or "/", table_commands.options_of(output)))

@@ -24,11 +24,11 @@ from zonal.errors import InputError, ZonalError, first_line
 from zonal.events import RUN_ID, Event, Notify, labelled, quiet, telling, timed
 from zonal.fingerprint import digest, fingerprint
 from zonal.inputs import absolute, policy_of
-from zonal.io.folder import Folder
-from zonal.io.lock import Lock
-from zonal.io.names import DATASET, TABLE, WORK, part_name
 from zonal.io.stage import Stage
-from zonal.io.table import covered_zones
+from zonal.io.store.folder import Folder
+from zonal.io.store.lock import Lock
+from zonal.io.table.names import DATASET, TABLE, WORK, part_name
+from zonal.io.table.table import covered_zones
 from zonal.manifest import about, figures
 from zonal.output import Output
 from zonal.planning import Opened, costs, plan_year

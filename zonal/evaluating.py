@@ -14,8 +14,8 @@ from zonal.analysis.evaluation import Evaluation
 from zonal.analysis.markdown import markdown
 from zonal.events import Event, Notify, quiet
 from zonal.findings import EvaluationSettings
-from zonal.io.finished import FinishedTable, load_table
-from zonal.io.folder import Folder
+from zonal.io.store.folder import Folder
+from zonal.io.table.finished import FinishedTable, load_table
 
 
 def evaluate_table(

@@ -21,11 +21,11 @@ from zonal.catalog import Catalog
 from zonal.credentials import scrub_urls, without_credentials
 from zonal.errors import InputError, MissingError, UsageError
 from zonal.geo.grid import Grid
-from zonal.io.cache import Cache
-from zonal.io.ranges import Blob, ReadPolicy
-from zonal.io.raster import Raster, Stat
-from zonal.io.vector import read_index, read_zones
-from zonal.reader import Reader
+from zonal.io.raster.raster import Raster, Stat
+from zonal.io.raster.reader import Reader
+from zonal.io.store.cache import Cache
+from zonal.io.store.ranges import Blob, ReadPolicy
+from zonal.io.table.vector import read_index, read_zones
 from zonal.settings import Settings
 from zonal.sources import RasterSource, ZoneSource
 from zonal.tiles import INDEX_COLUMNS, Layout, Tile, from_index, near, own

@@ -31,11 +31,11 @@ from zonal.errors import UnfitError, UsageError, first_line
 from zonal.events import Event, Notify
 from zonal.findings import MapSettings
 from zonal.geo.grid import Grid
-from zonal.io.disk import writable
-from zonal.io.finished import FinishedTable
-from zonal.io.folder import Folder
 from zonal.io.picture import painting, preview, write_cog
 from zonal.io.spool import Spool
+from zonal.io.store.disk import writable
+from zonal.io.store.folder import Folder
+from zonal.io.table.finished import FinishedTable
 from zonal.runners import Runner
 
 SCHEMA_VERSION = 1

@@ -17,9 +17,10 @@ import pyproj
 
 from zonal.errors import LockedError, OtherRunError, ZonalError
 from zonal.fingerprint import difference, digest
-from zonal.io.folder import Folder
-from zonal.io.lock import Lock, locked
-from zonal.io.names import (
+from zonal.io.stage import Stage
+from zonal.io.store.folder import Folder
+from zonal.io.store.lock import Lock, locked
+from zonal.io.table.names import (
     DATASET,
     LOCK,
     MANIFEST,
@@ -35,8 +36,7 @@ from zonal.io.names import (
     is_ours,
     part_name,
 )
-from zonal.io.stage import Stage
-from zonal.io.table import Columns, merge_parts
+from zonal.io.table.table import Columns, merge_parts
 from zonal.units import Plan
 
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from zonal import units
 from zonal.inputs import RasterInput
-from zonal.io.ranges import Stat
-from zonal.io.raster import Raster
+from zonal.io.raster.raster import Raster
 from zonal.io.stage import Stage
+from zonal.io.store.ranges import Stat
 from zonal.settings import Settings
 from zonal.tiles import Tile
 from zonal.units import Costs, Plan

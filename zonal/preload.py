@@ -22,7 +22,7 @@ def load() -> None:
     import pyarrow.parquet
 
     import zonal.graph
-    import zonal.io.cog  # noqa: F401
+    import zonal.io.raster.cog  # noqa: F401
     from zonal.stats.preload import preload
 
     preload()

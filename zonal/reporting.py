@@ -30,9 +30,9 @@ from zonal.errors import InputError, first_line
 from zonal.events import Notify, telling
 from zonal.geo.antimeridian import Geometries
 from zonal.geo.crs import WGS84, operation
-from zonal.io.finished import FinishedTable
-from zonal.io.folder import Folder
-from zonal.io.names import EVALUATION, MANIFEST, MAP, STEPS_MADE
+from zonal.io.store.folder import Folder
+from zonal.io.table.finished import FinishedTable
+from zonal.io.table.names import EVALUATION, MANIFEST, MAP, STEPS_MADE
 
 Floats = npt.NDArray[np.float64]
 

@@ -16,9 +16,9 @@ from zonal.catalog import Catalog
 from zonal.errors import MissingError, UsageError
 from zonal.fingerprint import fingerprint
 from zonal.inputs import RasterInput, ZoneInput, raster_input, zone_input
-from zonal.io.folder import Folder
 from zonal.io.stage import Stage
-from zonal.io.table import Columns
+from zonal.io.store.folder import Folder
+from zonal.io.table.table import Columns
 from zonal.output import Output
 from zonal.settings import Settings
 from zonal.staging import stage, stage_key

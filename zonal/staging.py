@@ -26,10 +26,10 @@ from zonal.geo.antimeridian import unwrap
 from zonal.geo.crs import WGS84, operation_name, reproject
 from zonal.geo.pieces import Pieces, one_crs_pieces, utm_pieces
 from zonal.inputs import RasterInput, ZoneFile, ZoneInput, census_columns
-from zonal.io.folder import Folder
-from zonal.io.raster import Stat
+from zonal.io.raster.raster import Stat
 from zonal.io.stage import EVERY_YEAR, ROW_GROUP, Batch, Stage, staged_column, write_batch, zone_table
-from zonal.io.table import Columns as TableColumns
+from zonal.io.store.folder import Folder
+from zonal.io.table.table import Columns as TableColumns
 from zonal.tiles import foreign_pieces
 from zonal.zones import Columns, Filters, check, hashes_of, in_space, repair, select, whole_numbers
 
@@ -91,7 +91,7 @@ def stage(
     filters : Filters
     years : sequence of int
         Years of the run, whose index rows decide which ground goes to a neighbour; empty without an index.
-    table : zonal.io.table.Columns
+    table : zonal.io.table.table.Columns
         Whose names no attribute may take.
     key : str
         From `stage_key`.

@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 from zonal.credentials import scrub_urls
 from zonal.errors import InputError
-from zonal.io.folder import Entry, Folder
-from zonal.io.lock import Holder
-from zonal.io.names import MANIFEST, STEPS_MADE, WORK, part_number
+from zonal.io.store.folder import Entry, Folder
+from zonal.io.store.lock import Holder
+from zonal.io.table.names import MANIFEST, STEPS_MADE, WORK, part_number
 from zonal.output import Output
 from zonal.text import human
 

@@ -22,12 +22,12 @@ from zonal.errors import InputError, UnfitError, UsageError
 from zonal.events import Event, Notify, labelled, quiet, telling, timed
 from zonal.findings import Step
 from zonal.fingerprint import digest
-from zonal.io.export import beside
-from zonal.io.finished import FinishedTable, load_table
-from zonal.io.folder import Folder
-from zonal.io.lock import Lock
-from zonal.io.names import DRAFTS, EVALUATION, MANIFEST, MAP, REPORT, STEPS_MADE, STYLE, is_finding
-from zonal.io.ranges import Blob
+from zonal.io.store.folder import Folder
+from zonal.io.store.lock import Lock
+from zonal.io.store.ranges import Blob
+from zonal.io.table.export import beside
+from zonal.io.table.finished import FinishedTable, load_table
+from zonal.io.table.names import DRAFTS, EVALUATION, MANIFEST, MAP, REPORT, STEPS_MADE, STYLE, is_finding
 from zonal.metrics import metered
 from zonal.output import Output
 from zonal.runners import Runner

@@ -37,7 +37,7 @@ def compare(
 ) -> None:
     """Compare two tables by zone id: rows only in one, differences by statistic."""
     from zonal.analysis.compare import compare_tables
-    from zonal.io.finished import load_table
+    from zonal.io.table.finished import load_table
 
     print(compare_tables(load_table(a, options_of(a)), load_table(b, options_of(b)), on=on))
 
@@ -53,8 +53,8 @@ def export(
     ] = False,
 ) -> None:
     """Write a table in another format."""
-    from zonal.io.export import export_table
-    from zonal.io.finished import load_table
+    from zonal.io.table.export import export_table
+    from zonal.io.table.finished import load_table
 
     print(export_table(load_table(table, options_of(table)), to.value, output, overwrite=overwrite))
 
@@ -179,7 +179,7 @@ def aggregate(
 ) -> None:
     """Make a table of larger areas from a finished one, exactly, by moments."""
     from zonal.aggregating import aggregate as made
-    from zonal.io.finished import load_table
+    from zonal.io.table.finished import load_table
 
     names = [name.strip() for name in (sums or "").split(",") if name.strip()]
     found = load_table(table, options_of(table))

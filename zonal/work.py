@@ -24,12 +24,12 @@ from zonal.errors import InputError, ZonalError
 from zonal.geo.antimeridian import Geometries
 from zonal.geo.grid import Bounds, Grid
 from zonal.geo.pieces import Pieces, areas
-from zonal.io.folder import Folder
-from zonal.io.names import part_name
-from zonal.io.raster import Stat
+from zonal.io.raster.raster import Stat
+from zonal.io.raster.reader import Reader
 from zonal.io.stage import STAGE, Stage
-from zonal.io.table import AREA, Columns, part_table, write_part
-from zonal.reader import Reader
+from zonal.io.store.folder import Folder
+from zonal.io.table.names import part_name
+from zonal.io.table.table import AREA, Columns, part_table, write_part
 from zonal.tiles import Tile
 from zonal.units import HAIR, Part, Unit
 

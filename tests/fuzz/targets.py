@@ -17,7 +17,7 @@ from rasterio.transform import from_origin
 
 from zonal.catalog import Catalog
 from zonal.errors import InputError, UsageError, ZonalError
-from zonal.io.cog import Cog
+from zonal.io.raster.cog import Cog
 from zonal.workflows import bundled, load
 
 SECONDS = 10

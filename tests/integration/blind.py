@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from zonal.io.ranges import Blob
+from zonal.io.store.ranges import Blob
 
 ask = Blob._ask_store
 

@@ -21,7 +21,7 @@ from test_any_raster import from_origin, write
 from zonal.aggregating import aggregate
 from zonal.demo import write_sample
 from zonal.engine import run
-from zonal.io.finished import load_table
+from zonal.io.table.finished import load_table
 from zonal.runners import Threads
 from zonal.settings import Settings
 

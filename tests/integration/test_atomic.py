@@ -21,8 +21,8 @@ from town import Stopping, Town, Unplugged, ended, parts_of
 
 from zonal.engine import Result, run
 from zonal.errors import InputError, OtherRunError, ZonalError
-from zonal.io.folder import Folder
-from zonal.io.lock import locked
+from zonal.io.store.folder import Folder
+from zonal.io.store.lock import locked
 from zonal.output import Output
 from zonal.runners import Threads
 from zonal.settings import Settings
@@ -59,7 +59,7 @@ KILLED = """
 import json, os, signal, sys
 from zonal.runners import Threads
 from zonal.engine import run
-from zonal.io.folder import Folder
+from zonal.io.store.folder import Folder
 from zonal.settings import Settings
 
 name, target, settings = sys.argv[1:]

@@ -28,7 +28,7 @@ from synthetic import Tile, blocks_zip, jittered_blocks, make_mirror, random_til
 from zonal import cli
 from zonal.engine import run
 from zonal.io.aef import PREFIX
-from zonal.io.cog import Cog
+from zonal.io.raster.cog import Cog
 from zonal.runners import Threads
 from zonal.settings import Settings
 

@@ -35,7 +35,7 @@ ENV_SECRET = "s3cret/in+the/environment"
 # What a client might say in an error that nobody foresaw, in the place where pixels are decoded.
 BUG = """
 from pathlib import Path
-from zonal.io.cog import Cog
+from zonal.io.raster.cog import Cog
 
 decode = getattr(Cog.decode, "sound", Cog.decode)  # a preload may be loaded twice
 

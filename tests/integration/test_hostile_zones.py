@@ -21,8 +21,8 @@ from zonal import engine
 from zonal.errors import InputError
 from zonal.geo.antimeridian import unwrap
 from zonal.geo.pieces import one_crs_pieces, utm_pieces
-from zonal.io.export import export_table
-from zonal.io.finished import load_table
+from zonal.io.table.export import export_table
+from zonal.io.table.finished import load_table
 from zonal.runners import Threads
 from zonal.settings import Settings
 

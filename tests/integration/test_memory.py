@@ -15,7 +15,7 @@ import pytest
 from synthetic import jittered_blocks, make_mirror, random_tile, utm_grid
 
 from zonal import engine
-from zonal.io.cog import Cog
+from zonal.io.raster.cog import Cog
 from zonal.settings import Settings
 
 WEST, SOUTH = 500_000, 4_000_000

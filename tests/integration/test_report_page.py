@@ -13,7 +13,7 @@ from outputs import blocks, make_output
 from playwright.sync_api import Browser, sync_playwright
 
 from zonal.events import quiet
-from zonal.io.finished import load_table
+from zonal.io.table.finished import load_table
 from zonal.reporting import report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

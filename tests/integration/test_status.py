@@ -13,9 +13,9 @@ from town import Stopping, Town, Unplugged
 
 from zonal.engine import run
 from zonal.errors import InputError
-from zonal.io.folder import Folder
-from zonal.io.lock import locked
-from zonal.io.names import LOCK
+from zonal.io.store.folder import Folder
+from zonal.io.store.lock import locked
+from zonal.io.table.names import LOCK
 from zonal.runners import Threads
 from zonal.settings import Settings
 from zonal.status import Status, status_of

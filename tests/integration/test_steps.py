@@ -26,8 +26,8 @@ from zonal.engine import Result
 from zonal.engine import run as make_table
 from zonal.errors import InputError, LockedError, UsageError
 from zonal.events import Event
-from zonal.io.folder import Folder
-from zonal.io.lock import locked
+from zonal.io.store.folder import Folder
+from zonal.io.store.lock import locked
 from zonal.runners import Threads
 from zonal.settings import Settings
 from zonal.workflows import load

@@ -19,9 +19,9 @@ from servers import S3Server, http_server, zonal
 from zonal.engine import run
 from zonal.errors import InputError, StoreError, ZonalError
 from zonal.geo.pieces import Pieces
-from zonal.io.folder import Folder
-from zonal.io.ranges import ReadPolicy
 from zonal.io.stage import EVERY_YEAR, Batch, Stage, write_batch, zone_table
+from zonal.io.store.folder import Folder
+from zonal.io.store.ranges import ReadPolicy
 from zonal.runners import Threads
 from zonal.settings import Settings
 

@@ -22,7 +22,7 @@ import pyproj
 import shapely
 
 from zonal.errors import InputError, UsageError
-from zonal.io.finished import FinishedTable
+from zonal.io.table.finished import FinishedTable
 
 DRIVERS = {"gpkg": "GPKG", "fgb": "FlatGeobuf"}
 MULTI = {"Polygon": "MultiPolygon", "LineString": "MultiLineString", "Point": "MultiPoint"}

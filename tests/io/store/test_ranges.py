@@ -21,12 +21,12 @@ from hypothesis import strategies as st
 
 from zonal.credentials import scrub_urls
 from zonal.errors import InputError, StoreError
-from zonal.io import clients
-from zonal.io.cache import Cache
-from zonal.io.clients import explain
-from zonal.io.folder import Folder
-from zonal.io.merged import coalesce
-from zonal.io.ranges import Blob, ReadPolicy
+from zonal.io.store import clients
+from zonal.io.store.cache import Cache
+from zonal.io.store.clients import explain
+from zonal.io.store.folder import Folder
+from zonal.io.store.merged import coalesce
+from zonal.io.store.ranges import Blob, ReadPolicy
 
 DATA = np.random.default_rng(0).integers(0, 256, 500_000, np.uint8).tobytes()
 QUICK = ReadPolicy(attempts=4, delay=0.001, longest_delay=0.01, total=20, stall=2)
@@ -381,7 +381,7 @@ def test_the_64_ranges_of_a_chunk_are_in_flight_together(
         return False
 
     server.fault = fault
-    monkeypatch.setattr("zonal.io.ranges.GAP", 0)
+    monkeypatch.setattr("zonal.io.store.ranges.GAP", 0)
     wanted = [(1000 * i, 10) for i in range(64)]
     # Patient: on a busy machine a connection may have to be asked for a second and a third time.
     blob = Blob(server.url, policy=ReadPolicy(attempts=1, stall=20))

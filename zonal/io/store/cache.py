@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from zonal.io.raster import Stat
+from zonal.io.raster.raster import Stat
 
 UNIT = 64 * 1024
 """What an entry counts is a multiple of this, so that many small ones are bounded too: in number."""

@@ -19,8 +19,8 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from zonal.errors import InputError, StoreError, ZonalError
-from zonal.io.cog import Cog
-from zonal.io.ranges import Blob, ReadPolicy
+from zonal.io.raster.cog import Cog
+from zonal.io.store.ranges import Blob, ReadPolicy
 
 WIDTH, HEIGHT, BANDS = 150, 130, 3
 NORTH_UP = Affine(10, 0, 500_000, 0, -10, 4_000_000)

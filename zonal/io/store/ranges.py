@@ -21,10 +21,10 @@ from fsspec.implementations.local import LocalFileSystem
 
 from zonal.credentials import scrub_urls, secrets
 from zonal.errors import InputError, MissingError, StoreError
-from zonal.io import clients
-from zonal.io.cache import Cache
-from zonal.io.merged import GAP, Merged, coalesce
-from zonal.io.raster import Counters, Stat
+from zonal.io.raster.raster import Counters, Stat
+from zonal.io.store import clients
+from zonal.io.store.cache import Cache
+from zonal.io.store.merged import GAP, Merged, coalesce
 
 __all__ = ["Blob", "ReadPolicy", "Stat"]
 

@@ -16,9 +16,9 @@ import pytest
 from botocore.exceptions import ClientError
 from fsspec.implementations.memory import MemoryFileSystem
 
-import zonal.io.folder
+import zonal.io.store.folder
 from zonal.errors import InputError, StoreError
-from zonal.io.folder import Folder
+from zonal.io.store.folder import Folder
 
 
 @pytest.fixture(params=["disk", "memory"])
@@ -187,14 +187,14 @@ def test_a_disk_without_links_still_gives_a_file_to_the_first_only(
 def test_a_claim_does_not_mind_a_run_that_ends_and_takes_its_empty_folder_along(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, make = Folder(str(tmp_path / "out" / ".work")), zonal.io.folder.make
+    folder, make = Folder(str(tmp_path / "out" / ".work")), zonal.io.store.folder.make
 
     def pruned(path: Path) -> None:
         make(path)
         Folder(str(tmp_path / "out")).prune(".work")
         monkeypatch.undo()
 
-    monkeypatch.setattr(zonal.io.folder, "make", pruned)
+    monkeypatch.setattr(zonal.io.store.folder, "make", pruned)
     assert folder.claim("lock", b"first")
     assert folder.read("lock") == b"first"
 

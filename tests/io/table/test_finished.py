@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from zonal.errors import InputError
-from zonal.io.finished import load_table
+from zonal.io.table.finished import load_table
 
 
 def test_a_table_with_two_columns_of_one_name_is_refused(tmp_path: Path) -> None:

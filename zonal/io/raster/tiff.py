@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zonal.errors import InputError
-from zonal.io.ranges import Blob
+from zonal.io.store.ranges import Blob
 
 HEAD = 64 * 1024
 """Bytes of the first read: for AEF, the directory and most of its arrays."""

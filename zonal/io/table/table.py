@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 import pyproj
 
 from zonal.errors import InputError
-from zonal.io import geoparquet
-from zonal.io.folder import Folder
-from zonal.io.seekable import Seekable
+from zonal.io.store.folder import Folder
+from zonal.io.store.seekable import Seekable
+from zonal.io.table import geoparquet
 
 SCHEMA_VERSION = 1
 """Of the table's columns and metadata; goes up when a reader must know."""

@@ -25,8 +25,8 @@ import shapely
 
 from zonal.credentials import scrub_urls
 from zonal.errors import InputError, first_line
-from zonal.io.geoparquet import PARQUET, check_parquet, deep, too_deep
-from zonal.io.ranges import Blob, ReadPolicy, Stat
+from zonal.io.store.ranges import Blob, ReadPolicy, Stat
+from zonal.io.table.geoparquet import PARQUET, check_parquet, deep, too_deep
 
 PLAIN = {"OFTString", "OFTInteger", "OFTInteger64", "OFTReal"}
 """GDAL's types of fields that have one type in a frame, however they are read."""

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from zonal.errors import InputError
-from zonal.io.ranges import Blob
-from zonal.io.tiff import Directory, Tag, damaged, unsupported
+from zonal.io.raster.tiff import Directory, Tag, damaged, unsupported
+from zonal.io.store.ranges import Blob
 
 _MAX_BLOCK = 1024 * 1024 * 1024  # bytes of one tile or strip, all bands, as the float64 that it may become
 _MAX_BLOCKS = 16 * 1024 * 1024

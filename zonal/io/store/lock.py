@@ -21,8 +21,8 @@ from typing import Any
 
 from zonal.errors import LockedError, ZonalError
 from zonal.events import RUN_ID
-from zonal.io.folder import Folder
-from zonal.io.names import LOCK
+from zonal.io.store.folder import Folder
+from zonal.io.table.names import LOCK
 
 BEAT = 10.0
 """Seconds between two signs of life; `ZONAL_BEAT` in the environment says otherwise, for tests."""

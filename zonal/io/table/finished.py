@@ -20,11 +20,11 @@ import pyarrow.parquet as pq
 
 from zonal.credentials import scrub_urls
 from zonal.errors import InputError, first_line
-from zonal.io.folder import Folder
-from zonal.io.geoparquet import PARQUET
-from zonal.io.names import MANIFEST, WORK
-from zonal.io.ranges import Blob
-from zonal.io.seekable import Seekable
+from zonal.io.store.folder import Folder
+from zonal.io.store.ranges import Blob
+from zonal.io.store.seekable import Seekable
+from zonal.io.table.geoparquet import PARQUET
+from zonal.io.table.names import MANIFEST, WORK
 
 CSV = (".csv", ".csv.gz", ".tsv")
 BATCH = 10_000

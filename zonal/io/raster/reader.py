@@ -16,8 +16,8 @@ from typing import Any, Literal
 import numpy as np
 
 from zonal.errors import InputError, ZonalError
-from zonal.io.ranges import Blob, ReadPolicy
-from zonal.io.raster import DecodeRule, Raster, Stat
+from zonal.io.raster.raster import DecodeRule, Raster, Stat
+from zonal.io.store.ranges import Blob, ReadPolicy
 
 Driver = Literal["cog", "rasterio"]
 
@@ -66,7 +66,7 @@ class Reader:
             `stat` tells of (with a `header` nobody looks: see `check_unchanged`).
         """
         if header is not None and stat is not None:
-            from zonal.io.cog import Cog
+            from zonal.io.raster.cog import Cog
 
             return Cog(self.blob(url, stat), header, stat, self.rule)
         stat = stat or self.blob(url).stat()
@@ -129,10 +129,10 @@ def _open(
     # `stat` is only a part of the key: a file that was replaced is another file.
     # Imported here, so that a worker that reads chunks does not load GDAL, nor the other way round.
     if driver == "cog":
-        from zonal.io.cog import Cog
+        from zonal.io.raster.cog import Cog
 
         return Cog.open(url, pickle.loads(options), rule=rule, policy=policy)
-    from zonal.io.gdal import GdalRaster
+    from zonal.io.raster.gdal import GdalRaster
 
     return GdalRaster.open(url, pickle.loads(options), policy)
 

@@ -21,8 +21,8 @@ from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
 
 from zonal.errors import InputError, StoreError
-from zonal.io.gdal import GdalRaster
-from zonal.io.ranges import ReadPolicy
+from zonal.io.raster.gdal import GdalRaster
+from zonal.io.store.ranges import ReadPolicy
 
 NORTH_UP = Affine(10, 0, 500_000, 0, -10, 4_000_000)
 SOUTH_UP = Affine(10, 0, 500_000, 0, 10, 4_000_000)
@@ -188,7 +188,7 @@ def test_a_file_that_is_no_raster_is_one_sentence_and_silent(tmp_path: Path) -> 
     path = tmp_path / "notes.txt"
     path.write_text("not a raster")
     code = (
-        "import sys\nfrom zonal.io.gdal import GdalRaster\nfrom zonal.errors import InputError\n"
+        "import sys\nfrom zonal.io.raster.gdal import GdalRaster\nfrom zonal.errors import InputError\n"
         "try: GdalRaster.open(sys.argv[1])\nexcept InputError as error: print(error)"
     )
     root = Path(__file__).parents[1]

@@ -14,8 +14,8 @@ import pytest
 import shapely
 
 from zonal.errors import InputError, UsageError
-from zonal.io.export import export_table
-from zonal.io.finished import BATCH, FinishedTable, load_table
+from zonal.io.table.export import export_table
+from zonal.io.table.finished import BATCH, FinishedTable, load_table
 
 
 def frame(rows: int = 6, **columns: Any) -> gpd.GeoDataFrame:

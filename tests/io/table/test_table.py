@@ -12,9 +12,9 @@ import pytest
 import shapely
 
 from zonal.errors import InputError
-from zonal.io import geoparquet
-from zonal.io.folder import Folder
-from zonal.io.table import Columns, covered_zones, merge_parts, part_table, write_part
+from zonal.io.store.folder import Folder
+from zonal.io.table import geoparquet
+from zonal.io.table.table import Columns, covered_zones, merge_parts, part_table, write_part
 
 NAD83 = pyproj.CRS("EPSG:4269")
 

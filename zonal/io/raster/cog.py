@@ -16,10 +16,10 @@ import numpy.typing as npt
 
 from zonal.errors import InputError, MissingError
 from zonal.geo.grid import Grid
-from zonal.io.layout import Layout, read_layout
-from zonal.io.ranges import Blob, ReadPolicy, Stat
-from zonal.io.raster import Counters, DecodeRule, Pixels, linear_pixels
-from zonal.io.tiff import damaged, unsupported
+from zonal.io.raster.layout import Layout, read_layout
+from zonal.io.raster.raster import Counters, DecodeRule, Pixels, linear_pixels
+from zonal.io.raster.tiff import damaged, unsupported
+from zonal.io.store.ranges import Blob, ReadPolicy, Stat
 
 AEF_NODATA = -128
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from zonal.io.ranges import Blob
+from zonal.io.store.ranges import Blob
 
 WINDOW = 256 * 1024
 """Bytes of the smallest request: footers and zip directories come in one or two."""

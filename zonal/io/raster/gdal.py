@@ -27,9 +27,9 @@ from rasterio.windows import Window
 
 from zonal.errors import InputError, StoreError, ZonalError
 from zonal.geo.grid import Grid
-from zonal.io.ranges import Blob, ReadPolicy, Stat
-from zonal.io.raster import Counters, DecodeRule, Pixels, linear_pixels
-from zonal.io.seekable import Seekable
+from zonal.io.raster.raster import Counters, DecodeRule, Pixels, linear_pixels
+from zonal.io.store.ranges import Blob, ReadPolicy, Stat
+from zonal.io.store.seekable import Seekable
 
 _CHUNK = 1024  # pixels: no window is larger, either way
 _BUFFER = (

@@ -13,7 +13,7 @@ import pytest
 import shapely
 from geopandas.testing import assert_geodataframe_equal
 
-from zonal.io.vector import read_zones
+from zonal.io.table.vector import read_zones
 
 PLAIN = {
     "GEOID20": ["01", "02", "03", "04"],
@@ -57,7 +57,7 @@ def test_arrow_is_taken_for_plain_fields_and_flat_polygons_only(
         ways.append(bool(options.get("use_arrow")))
         return plain(path, **options)
 
-    monkeypatch.setattr("zonal.io.vector.pyogrio.read_dataframe", read)
+    monkeypatch.setattr("zonal.io.table.vector.pyogrio.read_dataframe", read)
     high = frame_of(PLAIN).iloc[[3]]
     high = high.set_geometry(shapely.force_3d(high.geometry.to_numpy(), 5), crs=high.crs)
     frames = {"flat.shp": frame_of(PLAIN), "high.gpkg": high, "dates.gpkg": frame_of(PLAIN | ODD["dates"])}
@@ -78,5 +78,5 @@ def test_what_arrow_cannot_read_is_read_the_other_way(
             raise OSError("the stream ended")
         return plain(path, **options)
 
-    monkeypatch.setattr("zonal.io.vector.pyogrio.read_dataframe", read)
+    monkeypatch.setattr("zonal.io.table.vector.pyogrio.read_dataframe", read)
     assert len(read_zones(str(tmp_path / "z.gpkg"))[0]) == 4

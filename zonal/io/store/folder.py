@@ -23,9 +23,9 @@ import fsspec
 
 from zonal.credentials import scrub_urls, secrets
 from zonal.errors import InputError, StoreError, ZonalError
-from zonal.io import clients
-from zonal.io.disk import draft_of, make, settle, writable
-from zonal.io.ranges import Blob, ReadPolicy
+from zonal.io.store import clients
+from zonal.io.store.disk import draft_of, make, settle, writable
+from zonal.io.store.ranges import Blob, ReadPolicy
 
 _BROKEN = {"ClientPayloadError", "ResponseStreamingError", "IncompleteRead", "IncompleteReadError"} | {
     "FSTimeoutError", "TimeoutError", "ServerTimeoutError", "SocketTimeoutError",

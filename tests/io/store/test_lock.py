@@ -17,9 +17,9 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from zonal.errors import InputError, LockedError, ZonalError
-from zonal.io.folder import Folder
-from zonal.io.lock import BEAT, MISSED, Holder, Lock, _place, locked
-from zonal.io.names import LOCK
+from zonal.io.store.folder import Folder
+from zonal.io.store.lock import BEAT, MISSED, Holder, Lock, _place, locked
+from zonal.io.table.names import LOCK
 
 QUICK = 0.1
 """Seconds of a beat here."""
@@ -203,7 +203,7 @@ def test_a_lock_that_goes_while_it_is_watched_is_free(folder: Folder) -> None:
 def test_a_lock_that_nobody_can_read_is_watched_first(
     folder: Folder, data: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("zonal.io.lock.BEAT", QUICK)
+    monkeypatch.setattr("zonal.io.store.lock.BEAT", QUICK)
     folder.write(LOCK, data)
     said: list[str] = []
     with locked(folder, beat=QUICK, tell=said.append):

@@ -1,0 +1,1 @@
+"""Pixels: what every raster format must offer, and the formats."""

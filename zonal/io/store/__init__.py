@@ -1,0 +1,1 @@
+"""Files on any store: byte ranges with their retries, whole writes, locks."""

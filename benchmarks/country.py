@@ -31,7 +31,8 @@ import numpy.typing as npt
 import pandas as pd
 import shapely
 
-from zonal.catalog import Catalog
+from zonal.config.catalog import Catalog
+from zonal.config.settings import Settings
 from zonal.geo.grid import Bounds, Grid
 from zonal.graph import wire
 from zonal.inputs import RasterInput, ZoneFile, ZoneInput
@@ -40,7 +41,6 @@ from zonal.io.store.folder import Folder
 from zonal.io.store.ranges import Stat
 from zonal.io.table.table import Columns as TableColumns
 from zonal.planning import plan_year
-from zonal.settings import Settings
 from zonal.staging import stage
 from zonal.work import Job, Reader
 from zonal.zones import Columns, Filters

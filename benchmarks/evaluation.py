@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from zonal.analysis.assess import assess
-from zonal.findings import EvaluationSettings
+from zonal.config.analysis import EvaluationSettings
 
 BATCH = 10_000
 NUMBERS = ("ALAND20", "AWATER20", "POP20", "HOUSING20")

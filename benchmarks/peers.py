@@ -110,7 +110,7 @@ def zonal_center(inputs: Inputs) -> Peer:
 
 
 def zonal_settings(mirror: str, zones: str, output: str, **more: Any) -> Any:
-    from zonal.settings import Settings
+    from zonal.config.settings import Settings
 
     words = {"zones": zones, "zone_id": "GEOID20", "raster": "aef_annual", "year": 2020}
     return Settings.model_validate({**words, "mirror": mirror, "output": output, **more})

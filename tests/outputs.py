@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import shapely
 
+from zonal.config.analysis import EvaluationSettings, MapSettings
 from zonal.evaluating import evaluate_table
 from zonal.events import quiet
-from zonal.findings import EvaluationSettings, MapSettings
 from zonal.io.store.folder import Folder
 from zonal.io.table.finished import load_table
 from zonal.mapping import draw

@@ -25,9 +25,9 @@ from threadpoolctl import threadpool_limits
 from zonal.analysis import regression
 from zonal.analysis.assess import assess
 from zonal.analysis.evaluation import Evaluation, Folds, Regression, Score
+from zonal.config.analysis import EvaluationSettings
 from zonal.errors import InputError
 from zonal.evaluating import evaluate_table
-from zonal.findings import EvaluationSettings
 from zonal.io.store.folder import Folder
 from zonal.io.table.finished import load_table
 

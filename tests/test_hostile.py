@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 import pytest
 import shapely
 
-from zonal.catalog import Catalog
+from zonal.config.catalog import Catalog
+from zonal.config.workflows import load
 from zonal.credentials import redacted, secrets
 from zonal.errors import InputError, UsageError
 from zonal.io.raster.cog import Cog
@@ -27,7 +28,6 @@ from zonal.io.table import vector
 from zonal.io.table.geoparquet import deep
 from zonal.io.table.vector import read_index, read_zones
 from zonal.tiles import INDEX_COLUMNS, near
-from zonal.workflows import load
 
 ZONES = gpd.GeoDataFrame(
     {"id": ["a", "b"]}, geometry=[shapely.box(0, 0, 1, 1), shapely.box(1, 0, 2, 1)], crs="EPSG:4326"

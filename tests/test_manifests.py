@@ -25,10 +25,10 @@ from distributed.cli import dask_scheduler, dask_worker
 
 from zonal import daskcluster, kubeapi, local
 from zonal.cli import app
+from zonal.config.settings import Settings
+from zonal.config.workflows import load
 from zonal.errors import InputError, OtherRunError, UsageError
-from zonal.settings import Settings
 from zonal.words import spread
-from zonal.workflows import load
 
 Object = dict[str, Any]
 

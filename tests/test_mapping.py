@@ -36,9 +36,9 @@ from zonal.analysis.gram import Gram
 from zonal.analysis.pca import Stretch, components_of
 from zonal.analysis.style import qml
 from zonal.clusters import connect
+from zonal.config.analysis import MapSettings
 from zonal.errors import InputError, UsageError
 from zonal.events import Event, quiet
-from zonal.findings import MapSettings
 from zonal.geo.grid import Grid
 from zonal.io.picture import painting, write_cog
 from zonal.io.store.folder import Folder

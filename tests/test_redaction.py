@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from zonal.catalog import Catalog
+from zonal.config.catalog import Catalog
+from zonal.config.settings import Settings
+from zonal.config.workflows import load
 from zonal.credentials import hide, scrub_urls
 from zonal.errors import InputError, UsageError
 from zonal.inputs import ZoneFile
@@ -15,10 +17,8 @@ from zonal.io.stage import Stage
 from zonal.io.store.folder import Folder
 from zonal.io.store.ranges import Blob
 from zonal.io.table.table import Columns
-from zonal.settings import Settings
 from zonal.text import shown
 from zonal.work import Job, run_unit
-from zonal.workflows import load
 
 URL = "https://reader:pa55word@host/path?sig=s1gnature"
 OPTIONS = {"key": "the-key-of-options", "client_kwargs": {"headers": {"X-Api": "the-header"}}}

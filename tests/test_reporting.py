@@ -23,9 +23,9 @@ from zonal import reporting
 from zonal.analysis.charts import ramp
 from zonal.analysis.evaluation import Evaluation
 from zonal.analysis.post import CORRELATIONS, R2, beside, is_of
+from zonal.config.analysis import MapSettings
 from zonal.errors import InputError
 from zonal.events import quiet
-from zonal.findings import MapSettings
 from zonal.io.store.folder import Folder
 from zonal.io.table.finished import load_table
 from zonal.mapping import draw

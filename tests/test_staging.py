@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import shapely
 
-from zonal.catalog import Catalog
+from zonal.config.catalog import Catalog
 from zonal.errors import InputError
 from zonal.geo.pieces import Pieces
 from zonal.inputs import RasterInput, ZoneFile, ZoneInput

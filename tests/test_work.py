@@ -14,7 +14,8 @@ import shapely
 from synthetic import Tile as SyntheticTile
 from synthetic import jittered_blocks, make_mirror, random_tile, utm_grid
 
-from zonal.catalog import Catalog
+from zonal.config.catalog import Catalog
+from zonal.config.settings import Settings
 from zonal.errors import InputError
 from zonal.inputs import RasterInput, located, raster_input, zone_input
 from zonal.io.raster.reader import Reader
@@ -22,7 +23,6 @@ from zonal.io.store.folder import Folder
 from zonal.io.table.names import part_name
 from zonal.io.table.table import Columns
 from zonal.planning import plan_year
-from zonal.settings import Settings
 from zonal.staging import stage
 from zonal.stats.moments import concat
 from zonal.units import Plan

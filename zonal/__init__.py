@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from zonal.config.settings import Settings
     from zonal.engine import Result, plan
     from zonal.errors import ZonalError
-    from zonal.settings import Settings
     from zonal.stats_of import zonal_stats
     from zonal.steps import run
     from zonal.units import Costs
@@ -20,7 +20,7 @@ __all__ = ["Costs", "Result", "Settings", "ZonalError", "plan", "run", "zonal_st
 _HOMES = {
     "Costs": "zonal.units",
     "Result": "zonal.engine",
-    "Settings": "zonal.settings",
+    "Settings": "zonal.config.settings",
     "ZonalError": "zonal.errors",
     "plan": "zonal.engine",
     "run": "zonal.steps",

@@ -18,7 +18,9 @@ import pyarrow.parquet as pq
 import pyogrio
 import pyproj
 
-from zonal.catalog import Catalog
+from zonal.config.catalog import Catalog
+from zonal.config.settings import Settings
+from zonal.config.sources import RasterSource, ZoneSource
 from zonal.credentials import scrub_urls
 from zonal.errors import InputError, UsageError
 from zonal.inputs import raster_input
@@ -26,8 +28,6 @@ from zonal.io.store.ranges import Blob
 from zonal.io.store.seekable import Seekable
 from zonal.io.table.geoparquet import PARQUET
 from zonal.io.table.vector import local_copy
-from zonal.settings import Settings
-from zonal.sources import RasterSource, ZoneSource
 from zonal.text import did_you_mean, human
 
 Head = tuple[Sequence[str], pyproj.CRS | None, int]

@@ -57,7 +57,7 @@ from zonal.options import (
 from zonal.words import spread
 
 if TYPE_CHECKING:
-    from zonal.settings import Settings
+    from zonal.config.settings import Settings
 
 app = typer.Typer(
     name="zonal",
@@ -202,8 +202,8 @@ def plan(
 
 def _settings(workflow: str | None, words: dict[str, Any]) -> Settings:
     """Lay those of a command's words that are settings over the workflow."""
-    from zonal.settings import Settings
-    from zonal.workflows import load
+    from zonal.config.settings import Settings
+    from zonal.config.workflows import load
 
     settings = load(workflow, {name: words[name] for name in Settings.model_fields if name in words})
     index = words["state_index"]
@@ -219,8 +219,8 @@ def demo(
     """Write a small made-up town and its tiles, and run the whole workflow on them, offline."""
     from zonal import demo as sample
     from zonal import steps
+    from zonal.config.workflows import load
     from zonal.screen import screen
-    from zonal.workflows import load
 
     if not quiet:
         print("The data of this demo is made up: an invented town, invented people, invented pixels.")
@@ -275,7 +275,7 @@ def _catalog(context: typer.Context, catalog: CatalogFile = None) -> None:
 @catalog_app.command("list")
 def catalog_list(catalog: CatalogFile = None) -> None:
     """List the sources of the catalog."""
-    from zonal.catalog import Catalog
+    from zonal.config.catalog import Catalog
     from zonal.credentials import without_credentials
 
     for source in Catalog.load(catalog):
@@ -300,8 +300,8 @@ def catalog_check(
     mirror: Mirror = None,
 ) -> None:
     """Test each source: reachable, its columns there, one header read."""
-    from zonal.catalog import Catalog
     from zonal.checks import check_source
+    from zonal.config.catalog import Catalog
 
     loaded = Catalog.load(catalog, mirror or os.environ.get("ZONAL_MIRROR"))
     worst = 0

@@ -26,7 +26,7 @@ from zonal.local import DASHBOARD, local_cluster
 from zonal.runners import PATIENCE, Distributed, Runner, hush
 
 if TYPE_CHECKING:
-    from zonal.settings import Settings
+    from zonal.config.settings import Settings
 
 
 LISTENING = 5.0

@@ -17,8 +17,9 @@ from typing import Any
 
 import geopandas as gpd
 
-from zonal.catalog import Catalog
 from zonal.clusters import place_of
+from zonal.config.catalog import Catalog
+from zonal.config.settings import Settings
 from zonal.credentials import without_credentials
 from zonal.errors import InputError, ZonalError, first_line
 from zonal.events import RUN_ID, Event, Notify, labelled, quiet, telling, timed
@@ -35,7 +36,6 @@ from zonal.planning import Opened, costs, plan_year
 from zonal.request import Request
 from zonal.rounds import gather
 from zonal.runners import Runner
-from zonal.settings import Settings
 from zonal.units import Costs, Plan
 from zonal.work import Job, look
 

@@ -12,8 +12,8 @@ from typing import Any
 from zonal.analysis.assess import assess
 from zonal.analysis.evaluation import Evaluation
 from zonal.analysis.markdown import markdown
+from zonal.config.analysis import EvaluationSettings
 from zonal.events import Event, Notify, quiet
-from zonal.findings import EvaluationSettings
 from zonal.io.store.folder import Folder
 from zonal.io.table.finished import FinishedTable, load_table
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from zonal.settings import Settings
+from zonal.config.settings import Settings
 
 NUMBERS_VERSION = 1
 """Goes up when the same inputs give other numbers."""

@@ -17,7 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from zonal.catalog import Catalog
+from zonal.config.catalog import Catalog
+from zonal.config.settings import Settings
+from zonal.config.sources import RasterSource, ZoneSource
 from zonal.credentials import scrub_urls, without_credentials
 from zonal.errors import InputError, MissingError, UsageError
 from zonal.geo.grid import Grid
@@ -26,8 +28,6 @@ from zonal.io.raster.reader import Reader
 from zonal.io.store.cache import Cache
 from zonal.io.store.ranges import Blob, ReadPolicy
 from zonal.io.table.vector import read_index, read_zones
-from zonal.settings import Settings
-from zonal.sources import RasterSource, ZoneSource
 from zonal.tiles import INDEX_COLUMNS, Layout, Tile, from_index, near, own
 from zonal.zones import Columns
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
+from zonal.config.settings import Settings
+from zonal.config.sources import RasterSource, ZoneSource
 from zonal.io.stage import Stage
-from zonal.settings import Settings
-from zonal.sources import RasterSource, ZoneSource
 from zonal.units import Costs, Plan
 from zonal.work import PartReport, UnitReport
 

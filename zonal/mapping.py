@@ -27,9 +27,9 @@ from zonal.analysis.gram import Gram
 from zonal.analysis.pca import Components, Stretch, components_of
 from zonal.analysis.places import COORDINATES, Geometry, best_utm, crs_name, project, read_points
 from zonal.analysis.style import qml
+from zonal.config.analysis import MapSettings
 from zonal.errors import UnfitError, UsageError, first_line
 from zonal.events import Event, Notify
-from zonal.findings import MapSettings
 from zonal.geo.grid import Grid
 from zonal.io.picture import painting, preview, write_cog
 from zonal.io.spool import Spool

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from zonal import units
+from zonal.config.settings import Settings
 from zonal.inputs import RasterInput
 from zonal.io.raster.raster import Raster
 from zonal.io.stage import Stage
 from zonal.io.store.ranges import Stat
-from zonal.settings import Settings
 from zonal.tiles import Tile
 from zonal.units import Costs, Plan
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import geopandas as gpd
 
-from zonal.catalog import Catalog
+from zonal.config.catalog import Catalog
+from zonal.config.settings import Settings
 from zonal.errors import MissingError, UsageError
 from zonal.fingerprint import fingerprint
 from zonal.inputs import RasterInput, ZoneInput, raster_input, zone_input
@@ -20,7 +21,6 @@ from zonal.io.stage import Stage
 from zonal.io.store.folder import Folder
 from zonal.io.table.table import Columns
 from zonal.output import Output
-from zonal.settings import Settings
 from zonal.staging import stage, stage_key
 from zonal.zones import Filters
 

@@ -16,9 +16,9 @@ import pandas as pd
 from pydantic import ValidationError
 
 from zonal import clusters, engine, local
+from zonal.config.settings import Settings, settings_error
 from zonal.errors import UsageError
 from zonal.runners import Threads
-from zonal.settings import Settings, settings_error
 
 ZONE = "zonal_zone"
 """Column that numbers the rows of a frame while they are away."""

@@ -15,12 +15,13 @@ from typing import Any
 import geopandas as gpd
 
 from zonal import engine
-from zonal.catalog import Catalog
 from zonal.clusters import place_of
+from zonal.config.analysis import Step
+from zonal.config.catalog import Catalog
+from zonal.config.settings import Settings
 from zonal.engine import Result
 from zonal.errors import InputError, UnfitError, UsageError
 from zonal.events import Event, Notify, labelled, quiet, telling, timed
-from zonal.findings import Step
 from zonal.fingerprint import digest
 from zonal.io.store.folder import Folder
 from zonal.io.store.lock import Lock
@@ -31,7 +32,6 @@ from zonal.io.table.names import DRAFTS, EVALUATION, MANIFEST, MAP, REPORT, STEP
 from zonal.metrics import metered
 from zonal.output import Output
 from zonal.runners import Runner
-from zonal.settings import Settings
 
 VERSIONS = {"pca": 1, "evaluate": 1, "report": 1}
 """Of what each step makes; goes up when it would make other files of the same input."""

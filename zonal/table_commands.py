@@ -190,8 +190,8 @@ def _take(
     step: str, place: str, output: str | None, words: dict[str, Any], *, quiet: bool, json_logs: bool
 ) -> None:
     """Take one step for an output, or for a table that someone else made."""
+    from zonal.config.workflows import load
     from zonal.local import fork_from_a_server
-    from zonal.workflows import load
 
     settings = load(None, {**words, "steps": step, "output": place})
     if step == "pca" and settings.cluster == "local":
@@ -208,6 +208,6 @@ def _take(
 
 def options_of(place: str) -> dict[str, Any]:
     """Storage options for a table at a URL: those of the catalog for its service."""
-    from zonal.catalog import Catalog
+    from zonal.config.catalog import Catalog
 
     return Catalog.load().storage_options(place) if "://" in place else {}

@@ -31,6 +31,6 @@ def spread(words: list[str]) -> list[str]:
 
 
 def _is_workflow(word: str) -> bool:
-    from zonal.workflows import workflow_names
+    from zonal.config.workflows import workflow_names
 
     return word.lower().endswith((".yaml", ".yml")) or word in workflow_names()

@@ -15,10 +15,10 @@ import numpy as np
 import rasterio
 from rasterio.transform import from_origin
 
-from zonal.catalog import Catalog
+from zonal.config.catalog import Catalog
+from zonal.config.workflows import bundled, load
 from zonal.errors import InputError, UsageError, ZonalError
 from zonal.io.raster.cog import Cog
-from zonal.workflows import bundled, load
 
 SECONDS = 10
 """That one case may take: far more than it needs, and far less than a hang."""

@@ -19,13 +19,13 @@ from faulty_proxy import FAULTS, faulty_proxy, seeded
 from servers import S3Server
 from town import Stopping, Town, Unplugged, ended, parts_of
 
+from zonal.config.settings import Settings
 from zonal.engine import Result, run
 from zonal.errors import InputError, OtherRunError, ZonalError
 from zonal.io.store.folder import Folder
 from zonal.io.store.lock import locked
 from zonal.output import Output
 from zonal.runners import Threads
-from zonal.settings import Settings
 from zonal.status import status_of
 
 pytestmark = pytest.mark.timeout(180)
@@ -60,7 +60,7 @@ import json, os, signal, sys
 from zonal.runners import Threads
 from zonal.engine import run
 from zonal.io.store.folder import Folder
-from zonal.settings import Settings
+from zonal.config.settings import Settings
 
 name, target, settings = sys.argv[1:]
 real = getattr(Folder, name)

@@ -26,11 +26,11 @@ from servers import FolderServer, clean_environment, http_server, zonal
 from synthetic import Tile, blocks_zip, jittered_blocks, make_mirror, random_tile, utm_grid
 
 from zonal import cli
+from zonal.config.settings import Settings
 from zonal.engine import run
 from zonal.io.aef import PREFIX
 from zonal.io.raster.cog import Cog
 from zonal.runners import Threads
-from zonal.settings import Settings
 
 INDEX = f"{PREFIX}/aef_index.parquet"
 WI = ("run", "--state", "WI", "--year", "2024")
@@ -345,7 +345,7 @@ def test_a_bug_is_a_traceback_and_exit_code_70(call: Call, monkeypatch: pytest.M
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("a screw is loose")
 
-    monkeypatch.setattr("zonal.catalog.Catalog.load", broken)
+    monkeypatch.setattr("zonal.config.catalog.Catalog.load", broken)
     said = call("catalog")
     assert said.code == 70
     assert "RuntimeError: a screw is loose" in said.err
@@ -370,7 +370,7 @@ def test_json_logs_end_with_a_json_line_whatever_ended_the_run(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("a screw is loose")
 
-    monkeypatch.setattr("zonal.workflows.load", broken)
+    monkeypatch.setattr("zonal.config.workflows.load", broken)
     code, line = last()
     assert (code, line["level"], line["exit_code"]) == (70, "error", 70)
     assert "a screw is loose" in str(line["traceback"])

@@ -23,10 +23,10 @@ from processes import SECONDS, dask_cluster, process, zonal_run
 from servers import LOOPBACK, clean_environment
 from test_atomic import may_mount
 
+from zonal.config.workflows import load
 from zonal.demo import write_sample
 from zonal.engine import run
 from zonal.runners import Threads
-from zonal.workflows import load
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = ROOT / "deploy/Dockerfile"

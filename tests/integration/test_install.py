@@ -36,7 +36,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
-WHERE = "import zonal, zonal.workflows as s; print(zonal.__file__); print(s.bundled('data_catalog.yaml'))"
+WHERE = (
+    "import zonal, zonal.config.workflows as s; print(zonal.__file__); print(s.bundled('data_catalog.yaml'))"
+)
 
 
 def test_the_wheel_finds_its_catalog_and_workflows_without_the_repo(installed: Path, tmp_path: Path) -> None:
@@ -44,7 +46,7 @@ def test_the_wheel_finds_its_catalog_and_workflows_without_the_repo(installed: P
     assert Path(package).is_relative_to(installed)
     assert Path(catalog).is_relative_to(installed)
     assert "aef_annual" in python("-m", "zonal", "catalog", "list", cwd=tmp_path, path=installed)
-    load = "from zonal.workflows import load; print(load('washington-2020').max_land_km2)"
+    load = "from zonal.config.workflows import load; print(load('washington-2020').max_land_km2)"
     assert python("-c", load, cwd=tmp_path, path=installed).strip() == "25.0"
 
 

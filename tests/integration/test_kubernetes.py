@@ -41,8 +41,8 @@ from test_atomic import may_mount
 from test_tls import Authority
 
 from zonal.clusters import place_of
+from zonal.config.settings import Settings
 from zonal.errors import ZonalError
-from zonal.settings import Settings
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -15,8 +15,8 @@ import pytest
 from synthetic import jittered_blocks, make_mirror, random_tile, utm_grid
 
 from zonal import engine
+from zonal.config.settings import Settings
 from zonal.io.raster.cog import Cog
-from zonal.settings import Settings
 
 WEST, SOUTH = 500_000, 4_000_000
 SIDE, CHUNK = 2048, 256  # 64 chunks of 4 MiB decoded, and as much stored: the codes are noise

@@ -20,10 +20,10 @@ from servers import http_server
 from synthetic import jittered_blocks, make_mirror, random_tile, utm_grid
 
 from zonal import engine
+from zonal.config.settings import Settings
 from zonal.engine import default_output
 from zonal.errors import InputError, OtherRunError, UsageError
 from zonal.runners import Threads
-from zonal.settings import Settings
 
 HERE = Threads(2)
 
@@ -179,7 +179,7 @@ def test_adding_a_year_leaves_the_finished_years_as_they_are(tmp_path: Path) -> 
 
 
 def test_another_decode_rule_in_the_catalog_is_another_run(tmp_path: Path) -> None:
-    from zonal.workflows import bundled
+    from zonal.config.workflows import bundled
 
     asked = seam(tmp_path, (2024,)).model_copy(
         update={"year": (2024,), "mirror": str(tmp_path / "mirror-2024")}

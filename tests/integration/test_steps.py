@@ -21,6 +21,8 @@ from servers import S3Server, clean_environment, http_server, zonal
 
 from zonal import steps
 from zonal.analysis.evaluation import Evaluation
+from zonal.config.settings import Settings
+from zonal.config.workflows import load
 from zonal.demo import write_sample
 from zonal.engine import Result
 from zonal.engine import run as make_table
@@ -29,8 +31,6 @@ from zonal.events import Event
 from zonal.io.store.folder import Folder
 from zonal.io.store.lock import locked
 from zonal.runners import Threads
-from zonal.settings import Settings
-from zonal.workflows import load
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -35,9 +35,9 @@ from zonal.analysis.remarks import remarks
 from zonal.analysis.rows import Rows as Table
 from zonal.analysis.study import Parts, Share, Study
 from zonal.analysis.targets import Target, classes
+from zonal.config.analysis import EvaluationSettings, Model
 from zonal.credentials import without_credentials
 from zonal.events import Event, Notify, quiet
-from zonal.findings import EvaluationSettings, Model
 
 Classifier = Literal["logistic", "boosting"]
 

@@ -20,8 +20,8 @@ from zonal.analysis.evaluation import Folds
 from zonal.analysis.gram import Floats
 from zonal.analysis.join import Joined
 from zonal.analysis.places import EQUAL_AREA, read_points
+from zonal.config.analysis import SPATIAL
 from zonal.errors import InputError
-from zonal.findings import SPATIAL
 from zonal.geo.crs import WGS84, operation
 from zonal.text import did_you_mean
 

@@ -13,12 +13,12 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from zonal import states
 from zonal.analysis import exhibits
 from zonal.analysis.charts import RAMP, Bar, Histogram, Scale, bar, nice_length
 from zonal.analysis.evaluation import Evaluation
 from zonal.analysis.post import Pair, beside, is_of
 from zonal.analysis.targets import CENSUS
+from zonal.config import states
 from zonal.text import human
 
 STAGES = {

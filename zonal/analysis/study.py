@@ -22,8 +22,8 @@ from zonal.analysis.join import Joined
 from zonal.analysis.places import COORDINATES
 from zonal.analysis.regression import Prepared, Training, grams, total, trainings
 from zonal.analysis.targets import CENSUS, CENSUS_COLUMNS, find, numbers
+from zonal.config.analysis import EvaluationSettings, Model
 from zonal.errors import InputError, UnfitError
-from zonal.findings import EvaluationSettings, Model
 
 
 @dataclass

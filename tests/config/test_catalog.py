@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import s3fs
 
-from zonal.catalog import Catalog
+from zonal.config.catalog import Catalog
+from zonal.config.sources import RasterSource, ZoneSource
+from zonal.config.states import STATES
 from zonal.errors import InputError, UsageError
-from zonal.sources import RasterSource, ZoneSource
-from zonal.states import STATES
 
 INDEX = "s3://us-west-2.opendata.source.coop/tge-labs/aef/v1/annual/aef_index.parquet"
 BLOCKS = "https://www2.census.gov/geo/tiger/TIGER2025/TABBLOCK20/tl_2025_55_tabblock20.zip"

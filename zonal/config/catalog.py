@@ -16,12 +16,12 @@ from pydantic import (
     ValidationError,
 )
 
+from zonal.config.sources import RasterSource, Source, ZoneSource
+from zonal.config.workflows import bundled
+from zonal.config.yaml_file import read_mapping, validation_sentence
 from zonal.credentials import scrub_urls
 from zonal.errors import InputError, UsageError
-from zonal.sources import RasterSource, Source, ZoneSource
 from zonal.text import did_you_mean, shown
-from zonal.workflows import bundled
-from zonal.yamlfile import read_mapping, validation_sentence
 
 _ENTRY_KEYS = ("data_type", "driver", "uri", "storage_options", "metadata")
 _ALIASES = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az", "local": "file"}

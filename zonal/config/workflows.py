@@ -12,10 +12,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from zonal.config.settings import Settings, of_other_clusters, settings_error
+from zonal.config.yaml_file import read_mapping
 from zonal.errors import InputError, UsageError
-from zonal.settings import Settings, of_other_clusters, settings_error
 from zonal.text import did_you_mean
-from zonal.yamlfile import read_mapping
 
 SECTIONS = ("pca", "evaluate")
 """Settings that are mappings of settings."""
@@ -34,7 +34,7 @@ def bundled(name: str) -> Path:
     InputError
         It is in neither place.
     """
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     for folder in (package / "_data", package.parent):
         if (folder / name).exists():
             return folder / name

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from zonal.config.settings import STEPS, Settings
+from zonal.config.workflows import load
 from zonal.errors import UsageError
-from zonal.settings import STEPS, Settings
-from zonal.workflows import load
 
 
 def loaded(tmp_path: Path, text: str) -> Settings:

@@ -23,13 +23,13 @@ from pydantic import (
     model_validator,
 )
 
-from zonal import states
+from zonal.config import states
+from zonal.config.analysis import EvaluationSettings, MapSettings, Step
+from zonal.config.parse import choices_of, parse_years, paths_of, unbool, words_of
+from zonal.config.yaml_file import validation_sentence
 from zonal.credentials import redacted, scrub_urls, without_credentials
 from zonal.errors import UsageError
-from zonal.findings import EvaluationSettings, MapSettings, Step
 from zonal.text import shown
-from zonal.written import choices_of, parse_years, paths_of, unbool, words_of
-from zonal.yamlfile import validation_sentence
 
 Stat = Literal["mean", "std", "min", "max", "sum", "count"]
 """A statistic of a zone and a band."""

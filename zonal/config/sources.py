@@ -21,10 +21,10 @@ from pydantic import (
     model_validator,
 )
 
-from zonal import states
+from zonal.config import states
+from zonal.config.parse import parse_years
 from zonal.errors import UsageError
 from zonal.text import did_you_mean
-from zonal.written import parse_years
 
 _PLACEHOLDERS = ("year", "fips", "state")
 

@@ -1,0 +1,1 @@
+"""What people write: settings, workflows, the catalog. Opens no data file."""

@@ -33,10 +33,10 @@ import shapely
 
 from zonal.config.catalog import Catalog
 from zonal.config.settings import Settings
+from zonal.demo.tiles import index_row, tile_key
 from zonal.geo.grid import Bounds, Grid
 from zonal.graph import wire
 from zonal.inputs import RasterInput, ZoneFile, ZoneInput
-from zonal.io.aef import index_row, tile_key
 from zonal.io.store.folder import Folder
 from zonal.io.store.ranges import Stat
 from zonal.io.table.table import Columns as TableColumns

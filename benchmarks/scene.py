@@ -17,8 +17,8 @@ import tifffile
 from numpy.typing import NDArray
 from scipy.ndimage import zoom
 
+from zonal.demo.tiles import NODATA, PREFIX, index_row, tile_key, write_index, write_tile
 from zonal.geo.grid import Bounds, Grid
-from zonal.io.aef import NODATA, PREFIX, index_row, tile_key, write_index, write_tile
 
 YEAR = 2020
 BANDS = 64

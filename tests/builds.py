@@ -8,6 +8,8 @@ from typing import Any
 
 import geopandas as gpd
 
+REPO = Path(__file__).resolve().parents[1]
+
 
 @dataclass(frozen=True)
 class Run:

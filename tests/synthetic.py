@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from pyproj import Geod
 from rasterio.transform import Affine
 
+from zonal.demo.tiles import PREFIX, index_row, tile_key, write_index, write_tile
 from zonal.geo.grid import Bounds, Grid
-from zonal.io.aef import PREFIX, index_row, tile_key, write_index, write_tile
 
 NODATA = -128
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
+from builds import REPO
 
 from benchmarks.process import run
 
-ROOT = Path(__file__).parents[1]
 SMALL = ("--chunks", "2", "--pixels", "128", "--zones", "5x5", "--rounds", "1")
 
 
@@ -23,7 +22,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]
     command = [sys.executable, "-m", "benchmarks.bench", *SMALL]
     command += ["--folder", str(folder / "scene"), "--json", str(folder / "figures.json")]
     command += ["--only", "decode", "zonal", "exactextract", "rasterstats"]
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    ran = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=280)
     assert ran.returncode == 0, ran.stderr
     return ran.stdout, json.loads((folder / "figures.json").read_text())
 

@@ -19,6 +19,7 @@ import kubernetes_validate
 import pytest
 import typer.main
 import yaml
+from builds import REPO
 from dask_kubernetes.operator.controller import controller as operator
 from dask_kubernetes.operator.validation import validate_cluster_name
 from distributed.cli import dask_scheduler, dask_worker
@@ -32,7 +33,6 @@ from zonal.words import spread
 
 Object = dict[str, Any]
 
-REPO = Path(__file__).resolve().parents[1]
 PLACE = REPO / "deploy" / "kubernetes"
 OVERLAYS = ("single-node", "dask-operator", "all-states")
 LOCAL = ("single-node", "all-states")

@@ -217,9 +217,9 @@ def demo(
     quiet: Quiet = False,
 ) -> None:
     """Write a small made-up town and its tiles, and run the whole workflow on them, offline."""
-    from zonal import demo as sample
     from zonal import steps
     from zonal.config.workflows import load
+    from zonal.demo import town as sample
     from zonal.screen import screen
 
     if not quiet:

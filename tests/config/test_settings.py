@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from builds import REPO
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -17,8 +18,6 @@ from zonal.config.workflows import bundled, load, workflow_names
 from zonal.credentials import without_credentials
 from zonal.daskcluster import TEMPLATE
 from zonal.errors import InputError, UsageError, ZonalError
-
-REPO = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True)

@@ -30,12 +30,13 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 import yaml
+from builds import REPO
 from jsonschema import Draft7Validator
 from kubernetes.utils.quantity import parse_quantity
 from processes import process
 from servers import LOOPBACK, Answer, send, serving
 
-DEPLOY = Path(__file__).parents[2] / "deploy/kubernetes/dask-operator"
+DEPLOY = REPO / "deploy/kubernetes/dask-operator"
 
 ROUTE = re.compile(
     r"/(?:api/v1|apis/(?P<group>[^/]+)/v1)/namespaces/(?P<namespace>[^/]+)"

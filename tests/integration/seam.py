@@ -18,8 +18,8 @@ from processes import Driver, wait_for
 from pyproj import Transformer
 
 from zonal.config.settings import Settings
+from zonal.demo.tiles import PREFIX, write_index
 from zonal.engine import run
-from zonal.io.aef import PREFIX, write_index
 from zonal.runners import Runner, Threads
 
 SEAM, LATITUDE = -120.0, 47.0

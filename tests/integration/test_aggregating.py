@@ -20,7 +20,7 @@ from test_any_raster import from_origin, write
 
 from zonal.aggregating import aggregate
 from zonal.config.settings import Settings
-from zonal.demo import write_sample
+from zonal.demo.town import write_sample
 from zonal.engine import run
 from zonal.io.table.finished import load_table
 from zonal.runners import Threads

@@ -23,7 +23,7 @@ from servers import LOOPBACK, clean_environment
 import zonal
 from zonal.clusters import Starting, connect
 from zonal.config.workflows import load
-from zonal.demo import write_sample
+from zonal.demo.town import write_sample
 from zonal.errors import InputError, StoreError
 from zonal.events import Event
 

@@ -27,8 +27,8 @@ from synthetic import Tile, blocks_zip, jittered_blocks, make_mirror, random_til
 
 from zonal import cli
 from zonal.config.settings import Settings
+from zonal.demo.tiles import PREFIX
 from zonal.engine import run
-from zonal.io.aef import PREFIX
 from zonal.io.raster.cog import Cog
 from zonal.runners import Threads
 

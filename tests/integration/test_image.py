@@ -16,6 +16,7 @@ from string import Template
 
 import pytest
 import yaml
+from builds import REPO
 from distributed import Client
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -24,14 +25,13 @@ from servers import LOOPBACK, clean_environment
 from test_atomic import may_mount
 
 from zonal.config.workflows import load
-from zonal.demo import write_sample
+from zonal.demo.town import write_sample
 from zonal.engine import run
 from zonal.runners import Threads
 
-ROOT = Path(__file__).resolve().parents[2]
-DOCKERFILE = ROOT / "deploy/Dockerfile"
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-PODS = yaml.safe_load((ROOT / "deploy/kubernetes/dask-operator/daskcluster.yaml").read_text())["spec"]
+DOCKERFILE = REPO / "deploy/Dockerfile"
+PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text())
+PODS = yaml.safe_load((REPO / "deploy/kubernetes/dask-operator/daskcluster.yaml").read_text())["spec"]
 ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64", "arm64": "arm64"}[platform.machine()]
 
 # ------------------------------------------------------------------ what the Dockerfile says
@@ -104,7 +104,7 @@ def test_loops_are_compiled_for_what_they_run_on_and_not_for_the_builder(archite
 
 
 def locked(file: str) -> list[str]:
-    return [line for line in (ROOT / file).read_text().splitlines() if line]
+    return [line for line in (REPO / file).read_text().splitlines() if line]
 
 
 def names(pins: Iterable[str]) -> set[str]:
@@ -160,12 +160,12 @@ def let_through(path: str) -> bool:
 
 def test_the_builder_is_sent_what_it_copies_and_nothing_else() -> None:
     # Of two folders it would take a minute to look at each file; see the last line.
-    tops = [top for top in ROOT.iterdir() if top.name not in {".git", ".venv"}]
+    tops = [top for top in REPO.iterdir() if top.name not in {".git", ".venv"}]
     files = [path for top in tops for path in (top, *top.rglob("*")) if path.is_file()]
-    paths = {str(path.relative_to(ROOT)) for path in files}
+    paths = {str(path.relative_to(REPO)) for path in files}
     sources = {PurePosixPath(path) for path in copied()}
     meant = {path for path in paths if sources & {PurePosixPath(path), *PurePosixPath(path).parents}}
-    assert all((ROOT / source).exists() for source in sources)
+    assert all((REPO / source).exists() for source in sources)
     assert {path for path in paths if let_through(path)} == {p for p in meant if "__pycache__" not in p}
     out = ("tests/conftest.py", "docs/deploy.md", ".git/HEAD", ".venv/bin/python", "zonal/__pycache__/a.pyc")
     assert not any(map(let_through, out))
@@ -239,8 +239,8 @@ def counts(folder: Path, code: str, **environment: str) -> list[int]:
     """Run code in a read-only process of its own, and count loops."""
     done = subprocess.run(
         [*read_only(folder), sys.executable, "-c", f"{code}\nprint({COUNTS})"],
-        cwd=ROOT,
-        env=clean_environment(HOME=str(ROOT), XDG_CACHE_HOME=str(ROOT), **environment),
+        cwd=REPO,
+        env=clean_environment(HOME=str(REPO), XDG_CACHE_HOME=str(REPO), **environment),
         capture_output=True,
         text=True,
         timeout=SECONDS,
@@ -253,7 +253,7 @@ def counts(folder: Path, code: str, **environment: str) -> list[int]:
 def warmed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Fill a folder as the Dockerfile does, beside the sources; give numba's part of the environment."""
     folder, source = tmp_path_factory.mktemp("numba-cache"), tmp_path_factory.mktemp("source")
-    (source / "zonal").symlink_to(ROOT / "zonal")
+    (source / "zonal").symlink_to(REPO / "zonal")
     ours = {name: value for name, value in environment().items() if name.startswith("NUMBA_")}
     ours["NUMBA_CACHE_DIR"] = str(folder)
     command = shlex.split(commands()[-1])
@@ -279,7 +279,7 @@ def test_a_worker_of_a_read_only_pod_compiles_nothing_and_gives_the_same_table(
     log = tmp_path / "worker.log"
     with dask_cluster(tmp_path / "cluster") as cluster:
         given |= {**image, **warmed, "DASK_SCHEDULER_ADDRESS": cluster.address}
-        with process(*command, folder=ROOT, log=log, **given), Client(cluster.address) as client:
+        with process(*command, folder=REPO, log=log, **given), Client(cluster.address) as client:
             client.wait_for_workers(1, timeout=SECONDS)
             words = ("demo", "--cluster", cluster.address, "--output", out)
             with zonal_run(*words, folder=tmp_path) as driver:

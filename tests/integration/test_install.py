@@ -9,8 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
+from builds import REPO
 
 
 def python(*words: str, cwd: Path, path: Path | None = None) -> str:
@@ -29,7 +28,7 @@ def python(*words: str, cwd: Path, path: Path | None = None) -> str:
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from this checkout and unpacked where no checkout is."""
     folder = tmp_path_factory.mktemp("wheel")
-    python("-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder), cwd=ROOT)
+    python("-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder), cwd=REPO)
     (wheel,) = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder / "site")
@@ -52,8 +51,8 @@ def test_the_wheel_finds_its_catalog_and_workflows_without_the_repo(installed: P
 
 def test_the_editable_install_finds_them_from_another_folder(tmp_path: Path) -> None:
     package, catalog = python("-c", WHERE, cwd=tmp_path).split()
-    assert Path(package).parent == ROOT / "zonal"
-    assert Path(catalog) == ROOT / "data_catalog.yaml"
+    assert Path(package).parent == REPO / "zonal"
+    assert Path(catalog) == REPO / "data_catalog.yaml"
 
 
 def test_the_wheel_holds_the_license_the_types_mark_and_nothing_else_of_the_repo(installed: Path) -> None:

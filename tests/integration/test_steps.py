@@ -23,7 +23,7 @@ from zonal import steps
 from zonal.analysis.evaluation import Evaluation
 from zonal.config.settings import Settings
 from zonal.config.workflows import load
-from zonal.demo import write_sample
+from zonal.demo.town import write_sample
 from zonal.engine import Result
 from zonal.engine import run as make_table
 from zonal.errors import InputError, LockedError, UsageError

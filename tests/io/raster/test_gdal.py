@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import rasterio
+from builds import REPO
 from RangeHTTPServer import RangeRequestHandler
 from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
@@ -191,7 +192,7 @@ def test_a_file_that_is_no_raster_is_one_sentence_and_silent(tmp_path: Path) -> 
         "import sys\nfrom zonal.io.raster.gdal import GdalRaster\nfrom zonal.errors import InputError\n"
         "try: GdalRaster.open(sys.argv[1])\nexcept InputError as error: print(error)"
     )
-    root = Path(__file__).parents[1]
+    root = REPO
     done = subprocess.run(
         [sys.executable, "-c", code, str(path)], capture_output=True, text=True, cwd=root, check=True
     )

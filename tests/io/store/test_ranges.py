@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from builds import REPO
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -148,7 +149,7 @@ def test_a_client_that_is_not_installed_is_named_with_what_installs_it(
 
 
 def test_every_extra_for_a_store_is_one_that_can_be_installed() -> None:
-    text = (Path(__file__).parents[1] / "pyproject.toml").read_text()
+    text = (REPO / "pyproject.toml").read_text()
     extras = tomllib.loads(text)["project"]["optional-dependencies"]
     for client, extra in clients._EXTRAS.items():
         (needed,) = extras[extra]

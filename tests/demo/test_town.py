@@ -26,8 +26,8 @@ from synthetic import (
     utm_grid,
 )
 
-from zonal.demo import Sample, write_sample
-from zonal.io.aef import PREFIX, utm_zone
+from zonal.demo.tiles import PREFIX, utm_zone
+from zonal.demo.town import Sample, write_sample
 
 BANDS = tuple(f"A{band:02d}" for band in range(64))
 

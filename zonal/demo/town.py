@@ -22,8 +22,8 @@ from affine import Affine
 from numpy.typing import NDArray
 from pyproj import Geod, Transformer
 
+from zonal.demo.tiles import NODATA, PREFIX, index_row, tile_key, write_index, write_tile
 from zonal.geo.grid import Grid
-from zonal.io.aef import NODATA, PREFIX, index_row, tile_key, write_index, write_tile
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.integer[Any]]

@@ -1,0 +1,1 @@
+"""The built-in sample: a made-up town and its tiles."""

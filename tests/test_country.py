@@ -7,13 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-
 
 def test_a_small_country_is_staged_and_planned_and_gone(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.country", "--states", "9", "--scale", "0.0005"]
     ran = subprocess.run(
-        [*command, "--folder", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=280
+        [*command, "--folder", str(tmp_path)], cwd=REPO, capture_output=True, text=True, timeout=280
     )
     assert ran.returncode == 0, ran.stderr
     figures = json.loads(ran.stdout.splitlines()[-1])

@@ -8,8 +8,8 @@ from typing import Any
 from zonal.errors import StoreError
 from zonal.events import quiet
 from zonal.io.store.folder import Folder
+from zonal.planning.units import Part, Unit
 from zonal.rounds import gather
-from zonal.units import Part, Unit
 from zonal.work import PartReport, UnitFailure, UnitReport
 
 PLAN: Any = SimpleNamespace(

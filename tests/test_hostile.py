@@ -27,7 +27,7 @@ from zonal.io.raster.cog import Cog
 from zonal.io.table import vector
 from zonal.io.table.geoparquet import deep
 from zonal.io.table.vector import read_index, read_zones
-from zonal.tiles import INDEX_COLUMNS, near
+from zonal.planning.tiles import INDEX_COLUMNS, near
 
 ZONES = gpd.GeoDataFrame(
     {"id": ["a", "b"]}, geometry=[shapely.box(0, 0, 1, 1), shapely.box(1, 0, 2, 1)], crs="EPSG:4326"

@@ -20,8 +20,8 @@ from zonal.events import RUN_ID, Event, quiet
 from zonal.io.store.folder import Folder
 from zonal.io.table.names import part_name
 from zonal.metrics import DONE, PLANNED, Metrics, metered
+from zonal.planning.units import Part, Unit
 from zonal.rounds import gather
-from zonal.units import Part, Unit
 from zonal.work import PartReport, UnitFailure, UnitReport
 
 WA: dict[str, Any] = {"state": "WA", "year": 2024}

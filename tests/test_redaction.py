@@ -11,12 +11,12 @@ from zonal.config.settings import Settings
 from zonal.config.workflows import load
 from zonal.credentials import hide, scrub_urls
 from zonal.errors import InputError, UsageError
-from zonal.inputs import ZoneFile
 from zonal.io.raster.reader import Reader
-from zonal.io.stage import Stage
 from zonal.io.store.folder import Folder
 from zonal.io.store.ranges import Blob
 from zonal.io.table.table import Columns
+from zonal.planning.inputs import ZoneFile
+from zonal.planning.stage import Stage
 from zonal.text import shown
 from zonal.work import Job, run_unit
 

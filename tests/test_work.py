@@ -17,17 +17,17 @@ from synthetic import jittered_blocks, make_mirror, random_tile, utm_grid
 from zonal.config.catalog import Catalog
 from zonal.config.settings import Settings
 from zonal.errors import InputError
-from zonal.inputs import RasterInput, located, raster_input, zone_input
 from zonal.io.raster.reader import Reader
 from zonal.io.store.folder import Folder
 from zonal.io.table.names import part_name
 from zonal.io.table.table import Columns
-from zonal.planning import plan_year
-from zonal.staging import stage
+from zonal.planning.costs import plan_year
+from zonal.planning.inputs import RasterInput, located, raster_input, zone_input
+from zonal.planning.staging import stage
+from zonal.planning.units import Plan
+from zonal.planning.zones import Filters
 from zonal.stats.moments import concat
-from zonal.units import Plan
 from zonal.work import Job, finish_part, run_unit
-from zonal.zones import Filters
 
 WEST, SOUTH = 500_000, 4_000_000
 

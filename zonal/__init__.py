@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from zonal.config.settings import Settings
     from zonal.engine import Result, plan
     from zonal.errors import ZonalError
+    from zonal.planning.units import Costs
     from zonal.stats_of import zonal_stats
     from zonal.steps import run
-    from zonal.units import Costs
 
 __all__ = ["Costs", "Result", "Settings", "ZonalError", "plan", "run", "zonal_stats"]
 
 _HOMES = {
-    "Costs": "zonal.units",
+    "Costs": "zonal.planning.units",
     "Result": "zonal.engine",
     "Settings": "zonal.config.settings",
     "ZonalError": "zonal.errors",

@@ -300,8 +300,8 @@ def catalog_check(
     mirror: Mirror = None,
 ) -> None:
     """Test each source: reachable, its columns there, one header read."""
-    from zonal.checks import check_source
     from zonal.config.catalog import Catalog
+    from zonal.planning.check import check_source
 
     loaded = Catalog.load(catalog, mirror or os.environ.get("ZONAL_MIRROR"))
     worst = 0

@@ -24,19 +24,19 @@ from zonal.credentials import without_credentials
 from zonal.errors import InputError, ZonalError, first_line
 from zonal.events import RUN_ID, Event, Notify, labelled, quiet, telling, timed
 from zonal.fingerprint import digest, fingerprint
-from zonal.inputs import absolute, policy_of
-from zonal.io.stage import Stage
 from zonal.io.store.folder import Folder
 from zonal.io.store.lock import Lock
 from zonal.io.table.names import DATASET, TABLE, WORK, part_name
 from zonal.io.table.table import covered_zones
 from zonal.manifest import about, figures
 from zonal.output import Output
-from zonal.planning import Opened, costs, plan_year
+from zonal.planning.costs import Opened, costs, plan_year
+from zonal.planning.inputs import absolute, policy_of
+from zonal.planning.stage import Stage
+from zonal.planning.units import Costs, Plan
 from zonal.request import Request
 from zonal.rounds import gather
 from zonal.runners import Runner
-from zonal.units import Costs, Plan
 from zonal.work import Job, look
 
 

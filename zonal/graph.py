@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from zonal.errors import MissingError, StoreError
-from zonal.units import Part, Plan, Unit
+from zonal.planning.units import Part, Plan, Unit
 from zonal.work import Job, PartReport, UnitFailure, UnitReport, finish_part, run_unit
 
 if TYPE_CHECKING:

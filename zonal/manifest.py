@@ -11,8 +11,8 @@ from typing import Any
 
 from zonal.config.settings import Settings
 from zonal.config.sources import RasterSource, ZoneSource
-from zonal.io.stage import Stage
-from zonal.units import Costs, Plan
+from zonal.planning.stage import Stage
+from zonal.planning.units import Costs, Plan
 from zonal.work import PartReport, UnitReport
 
 VERSIONS = ("numpy", "pyarrow", "shapely", "pyproj", "numba", "dask", "imagecodecs", "rasterio", "geopandas")

@@ -17,7 +17,6 @@ import pyproj
 
 from zonal.errors import LockedError, OtherRunError, ZonalError
 from zonal.fingerprint import difference, digest
-from zonal.io.stage import Stage
 from zonal.io.store.folder import Folder
 from zonal.io.store.lock import Lock, locked
 from zonal.io.table.names import (
@@ -37,7 +36,8 @@ from zonal.io.table.names import (
     part_name,
 )
 from zonal.io.table.table import Columns, merge_parts
-from zonal.units import Plan
+from zonal.planning.stage import Stage
+from zonal.planning.units import Plan
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,13 @@ from zonal.config.catalog import Catalog
 from zonal.config.settings import Settings
 from zonal.errors import MissingError, UsageError
 from zonal.fingerprint import fingerprint
-from zonal.inputs import RasterInput, ZoneInput, raster_input, zone_input
-from zonal.io.stage import Stage
 from zonal.io.store.folder import Folder
 from zonal.io.table.table import Columns
 from zonal.output import Output
-from zonal.staging import stage, stage_key
-from zonal.zones import Filters
+from zonal.planning.inputs import RasterInput, ZoneInput, raster_input, zone_input
+from zonal.planning.stage import Stage
+from zonal.planning.staging import stage, stage_key
+from zonal.planning.zones import Filters
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from zonal.errors import StoreError, ZonalError
 from zonal.events import Event, Notify, label
 from zonal.graph import Wiring, wire
 from zonal.io.table.names import part_name
+from zonal.planning.units import Part, Plan
 from zonal.runners import KilledError, Runner
-from zonal.units import Part, Plan
 from zonal.work import Job, PartReport, UnitFailure, UnitReport
 
 TRIES = 2

@@ -26,12 +26,12 @@ from zonal.geo.grid import Bounds, Grid
 from zonal.geo.pieces import Pieces, areas
 from zonal.io.raster.raster import Stat
 from zonal.io.raster.reader import Reader
-from zonal.io.stage import STAGE, Stage
 from zonal.io.store.folder import Folder
 from zonal.io.table.names import part_name
 from zonal.io.table.table import AREA, Columns, part_table, write_part
-from zonal.tiles import Tile
-from zonal.units import HAIR, Part, Unit
+from zonal.planning.stage import STAGE, Stage
+from zonal.planning.tiles import Tile
+from zonal.planning.units import HAIR, Part, Unit
 
 if TYPE_CHECKING:
     from zonal.stats.coverage import Coverage, Engine, Rule

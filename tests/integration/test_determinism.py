@@ -275,7 +275,7 @@ def test_a_run_stopped_three_times_ends_with_the_same_bytes(
 def test_a_run_that_goes_on_with_other_parts_does_not_mix_them(
     mirror: Path, reference: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("zonal.staging.ROW_GROUP", 10)  # so that parts of many row groups stay small
+    monkeypatch.setattr("zonal.planning.staging.ROW_GROUP", 10)  # so that parts of many row groups stay small
     given = [settings(mirror, tmp_path / "out", part_zones=zones) for zones in (20, 50)]
     with pytest.raises(Unplugged):
         run(given[0], runner=Shuffled(seed=1, parts=6))

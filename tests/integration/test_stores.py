@@ -20,9 +20,9 @@ from zonal.config.settings import Settings
 from zonal.engine import run
 from zonal.errors import InputError, StoreError, ZonalError
 from zonal.geo.pieces import Pieces
-from zonal.io.stage import EVERY_YEAR, Batch, Stage, write_batch, zone_table
 from zonal.io.store.folder import Folder
 from zonal.io.store.ranges import ReadPolicy
+from zonal.planning.stage import EVERY_YEAR, Batch, Stage, write_batch, zone_table
 from zonal.runners import Threads
 
 pytestmark = pytest.mark.timeout(240)

@@ -12,7 +12,7 @@ import shapely
 from synthetic import jittered_blocks
 
 from zonal.errors import InputError
-from zonal.zones import Columns, Filters, check, hashes_of, in_space, repair, select, whole_numbers
+from zonal.planning.zones import Columns, Filters, check, hashes_of, in_space, repair, select, whole_numbers
 
 CENSUS = Columns("GEOID20", "ALAND20", "STATEFP20", "COUNTYFP20")
 BOWTIE = shapely.Polygon([(0, 0), (2, 2), (2, 0), (0, 2)])

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from synthetic import utm_grid
 
 from zonal.geo.pieces import Pieces
+from zonal.planning.tiles import Tile, own
+from zonal.planning.units import Costs, Outlines, Plan, RowGroups, Touches, join, make, touches
 from zonal.text import human
-from zonal.tiles import Tile, own
-from zonal.units import Costs, Outlines, Plan, RowGroups, Touches, join, make, touches
 
 lean = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 

@@ -26,13 +26,13 @@ from zonal.errors import InputError
 from zonal.geo.antimeridian import Geometries
 from zonal.geo.grid import Bounds
 from zonal.geo.pieces import Pieces
-from zonal.io.digest import digest
 from zonal.io.store.folder import Folder
 from zonal.io.store.ranges import Blob, Stat
 from zonal.io.store.seekable import Seekable
 from zonal.io.table import geoparquet
 from zonal.io.table.table import AREA
-from zonal.units import Outlines, RowGroups
+from zonal.planning.digest import digest
+from zonal.planning.units import Outlines, RowGroups
 
 ROW_GROUP = 1_000
 """Zones of a row group, at most."""

@@ -28,8 +28,8 @@ from zonal.io.raster.reader import Reader
 from zonal.io.store.cache import Cache
 from zonal.io.store.ranges import Blob, ReadPolicy
 from zonal.io.table.vector import read_index, read_zones
-from zonal.tiles import INDEX_COLUMNS, Layout, Tile, from_index, near, own
-from zonal.zones import Columns
+from zonal.planning.tiles import INDEX_COLUMNS, Layout, Tile, from_index, near, own
+from zonal.planning.zones import Columns
 
 INDEX_SUFFIXES = (".parquet", ".gpkg", ".csv")
 OPENING = 32

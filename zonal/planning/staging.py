@@ -25,13 +25,13 @@ from zonal.errors import InputError
 from zonal.geo.antimeridian import unwrap
 from zonal.geo.crs import WGS84, operation_name, reproject
 from zonal.geo.pieces import Pieces, one_crs_pieces, utm_pieces
-from zonal.inputs import RasterInput, ZoneFile, ZoneInput, census_columns
 from zonal.io.raster.raster import Stat
-from zonal.io.stage import EVERY_YEAR, ROW_GROUP, Batch, Stage, staged_column, write_batch, zone_table
 from zonal.io.store.folder import Folder
 from zonal.io.table.table import Columns as TableColumns
-from zonal.tiles import foreign_pieces
-from zonal.zones import Columns, Filters, check, hashes_of, in_space, repair, select, whole_numbers
+from zonal.planning.inputs import RasterInput, ZoneFile, ZoneInput, census_columns
+from zonal.planning.stage import EVERY_YEAR, ROW_GROUP, Batch, Stage, staged_column, write_batch, zone_table
+from zonal.planning.tiles import foreign_pieces
+from zonal.planning.zones import Columns, Filters, check, hashes_of, in_space, repair, select, whole_numbers
 
 STAGE_VERSION = 3
 """Goes up when the same inputs are staged otherwise."""

@@ -13,13 +13,13 @@ import shapely
 from zonal.config.catalog import Catalog
 from zonal.errors import InputError
 from zonal.geo.pieces import Pieces
-from zonal.inputs import RasterInput, ZoneFile, ZoneInput
-from zonal.io.stage import EVERY_YEAR, Batch, Stage, write_batch, zone_table
 from zonal.io.store.folder import Folder
 from zonal.io.table.table import Columns as TableColumns
-from zonal.staging import stage
+from zonal.planning.inputs import RasterInput, ZoneFile, ZoneInput
+from zonal.planning.stage import EVERY_YEAR, Batch, Stage, write_batch, zone_table
+from zonal.planning.staging import stage
+from zonal.planning.zones import Columns, Filters
 from zonal.work import Reader
-from zonal.zones import Columns, Filters
 
 
 def frame_of(ids: list[Any], first: int = 0) -> gpd.GeoDataFrame:
@@ -50,7 +50,7 @@ def test_an_id_that_is_in_two_files_is_an_error(tmp_path: Path, first: Any, thir
 def test_ids_that_only_share_a_hash_are_different_zones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("zonal.staging.hashes_of", lambda ids: np.full(len(ids), 7, np.uint64))
+    monkeypatch.setattr("zonal.planning.staging.hashes_of", lambda ids: np.full(len(ids), 7, np.uint64))
     result = staged(tmp_path, frame_of(["a", "b"]), frame_of(["c"], 1))
     assert [batch.zones for batch in result.batches] == [2, 1]
     with pytest.raises(InputError, match="file 2: zone 'c' is in another file too"):

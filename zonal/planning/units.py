@@ -16,8 +16,8 @@ import shapely
 from zonal.geo.antimeridian import Geometries
 from zonal.geo.grid import Bounds, Grid
 from zonal.geo.pieces import areas
+from zonal.planning.tiles import Tile
 from zonal.text import human
-from zonal.tiles import Tile
 
 Ints = npt.NDArray[np.int64]
 

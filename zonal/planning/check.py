@@ -23,11 +23,11 @@ from zonal.config.settings import Settings
 from zonal.config.sources import RasterSource, ZoneSource
 from zonal.credentials import scrub_urls
 from zonal.errors import InputError, UsageError
-from zonal.inputs import raster_input
 from zonal.io.store.ranges import Blob
 from zonal.io.store.seekable import Seekable
 from zonal.io.table.geoparquet import PARQUET
 from zonal.io.table.vector import local_copy
+from zonal.planning.inputs import raster_input
 from zonal.text import did_you_mean, human
 
 Head = tuple[Sequence[str], pyproj.CRS | None, int]

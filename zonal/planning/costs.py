@@ -9,14 +9,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from zonal import units
 from zonal.config.settings import Settings
-from zonal.inputs import RasterInput
 from zonal.io.raster.raster import Raster
-from zonal.io.stage import Stage
 from zonal.io.store.ranges import Stat
-from zonal.tiles import Tile
-from zonal.units import Costs, Plan
+from zonal.planning import units
+from zonal.planning.inputs import RasterInput
+from zonal.planning.stage import Stage
+from zonal.planning.tiles import Tile
+from zonal.planning.units import Costs, Plan
 
 Opened = tuple[Tile, Stat, Raster]
 """A tile with its file's own grid, the file's size and version, and the file."""

@@ -19,7 +19,16 @@ from synthetic import index_frame, utm_grid
 from zonal.errors import InputError
 from zonal.geo.antimeridian import unwrap
 from zonal.geo.pieces import Pieces, utm_pieces
-from zonal.tiles import INDEX_COLUMNS, Layout, Tile, boxes_covered, foreign_pieces, from_index, near, own
+from zonal.planning.tiles import (
+    INDEX_COLUMNS,
+    Layout,
+    Tile,
+    boxes_covered,
+    foreign_pieces,
+    from_index,
+    near,
+    own,
+)
 
 LAYOUT = Layout(resolution=10.0, chunk=64, south_up=True)
 GEOD = pyproj.Geod(ellps="WGS84")

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from benchmarks import figures
 from benchmarks.process import BIN, Ended, python, run
 from benchmarks.scene import BANDS, YEAR, Scene, scene, warm
-from zonal.local import default_workers
+from zonal.cluster.local import default_workers
 
 FOLDER = Path(__file__).parent / ".scene"
 PAUSE = 5.0

@@ -139,8 +139,8 @@ def tasks(folder: Path) -> dict[str, Any]:
     from benchmarks.peers import zonal_settings
     from benchmarks.scene import scene
     from zonal import engine
-    from zonal.clusters import connect
-    from zonal.local import default_workers
+    from zonal.cluster.connection import connect
+    from zonal.cluster.local import default_workers
 
     on = scene(folder, 8, 192, 300, tiles=3, drawn=1)
     processes, threads = default_workers(None, None)
@@ -181,7 +181,7 @@ def compile_(folder: Path) -> dict[str, Any]:
     from benchmarks.peers import zonal_settings
     from benchmarks.scene import scene
     from zonal import engine
-    from zonal.runners import Threads
+    from zonal.cluster.runner import Threads
 
     with tempfile.TemporaryDirectory() as scratch:
         on = scene(Path(scratch), 1, 3, 3, size=64)

@@ -96,7 +96,7 @@ def decode(inputs: Inputs) -> Peer:
 
 def zonal(inputs: Inputs, coverage: str = "fractional") -> Peer:
     from zonal import engine
-    from zonal.clusters import connect
+    from zonal.cluster.connection import connect
 
     settings = zonal_settings(inputs.mirror, inputs.zones, inputs.scratch, coverage=coverage)
     with connect("local", inputs.workers or None, 1 if inputs.workers else None) as runner:

@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import shapely
 
+from zonal.cluster.runner import Threads
 from zonal.config.analysis import EvaluationSettings, MapSettings
 from zonal.evaluating import evaluate_table
 from zonal.events import quiet
 from zonal.io.store.folder import Folder
 from zonal.io.table.finished import load_table
 from zonal.mapping import draw
-from zonal.runners import Threads
 
 ABOUT = {
     "zonal_version": "0.1.0",

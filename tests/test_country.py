@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from builds import REPO
+
 
 def test_a_small_country_is_staged_and_planned_and_gone(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.country", "--states", "9", "--scale", "0.0005"]

@@ -35,7 +35,8 @@ from zonal.analysis import canvas
 from zonal.analysis.gram import Gram
 from zonal.analysis.pca import Stretch, components_of
 from zonal.analysis.style import qml
-from zonal.clusters import connect
+from zonal.cluster.connection import connect
+from zonal.cluster.runner import Runner, Threads
 from zonal.config.analysis import MapSettings
 from zonal.errors import InputError, UsageError
 from zonal.events import Event, quiet
@@ -44,7 +45,6 @@ from zonal.io.picture import painting, write_cog
 from zonal.io.store.folder import Folder
 from zonal.io.table.finished import load_table
 from zonal.mapping import Map, draw
-from zonal.runners import Runner, Threads
 
 FEATURES = [f"A{band:02d}_{stat}" for stat in ("mean", "std") for band in range(4)]
 NO_STATISTICS = [7, 20]

@@ -23,6 +23,7 @@ from zonal import reporting
 from zonal.analysis.charts import ramp
 from zonal.analysis.evaluation import Evaluation
 from zonal.analysis.post import CORRELATIONS, R2, beside, is_of
+from zonal.cluster.runner import Threads
 from zonal.config.analysis import MapSettings
 from zonal.errors import InputError
 from zonal.events import quiet
@@ -30,7 +31,6 @@ from zonal.io.store.folder import Folder
 from zonal.io.table.finished import load_table
 from zonal.mapping import draw
 from zonal.reporting import report
-from zonal.runners import Threads
 
 ATTRIBUTES = ["ALAND20", "AWATER20", "POP20", "HOUSING20", "UR20"]
 

@@ -124,9 +124,9 @@ def run(
     json_logs: JsonLogs = False,
 ) -> None:
     """Run a workflow: zones and a raster in; a table, a map and a report out. Flags override the workflow."""
-    from zonal.clusters import place_of
-    from zonal.local import fork_from_a_server
-    from zonal.runners import unhandled
+    from zonal.cluster.connection import place_of
+    from zonal.cluster.local import fork_from_a_server
+    from zonal.cluster.runner import unhandled
 
     gc.disable()  # what imports make stays: looking for garbage in it takes a tenth of the start
     if workflow is None and cluster is None:

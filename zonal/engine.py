@@ -17,7 +17,8 @@ from typing import Any
 
 import geopandas as gpd
 
-from zonal.clusters import place_of
+from zonal.cluster.connection import place_of
+from zonal.cluster.runner import Runner
 from zonal.config.catalog import Catalog
 from zonal.config.settings import Settings
 from zonal.credentials import without_credentials
@@ -36,7 +37,6 @@ from zonal.planning.stage import Stage
 from zonal.planning.units import Costs, Plan
 from zonal.request import Request
 from zonal.rounds import gather
-from zonal.runners import Runner
 from zonal.work import Job, look
 
 

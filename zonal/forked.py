@@ -1,6 +1,6 @@
 """What the workers of a command are forked from: a process that imports this, and waits.
 
-Imported for what it does, by `multiprocessing.forkserver`; see `zonal.local`.
+Imported for what it does, by `multiprocessing.forkserver`; see `zonal.cluster.local`.
 """
 
 import contextlib

@@ -27,6 +27,7 @@ from zonal.analysis.gram import Gram
 from zonal.analysis.pca import Components, Stretch, components_of
 from zonal.analysis.places import COORDINATES, Geometry, best_utm, crs_name, project, read_points
 from zonal.analysis.style import qml
+from zonal.cluster.runner import Runner
 from zonal.config.analysis import MapSettings
 from zonal.errors import UnfitError, UsageError, first_line
 from zonal.events import Event, Notify
@@ -36,7 +37,6 @@ from zonal.io.spool import Spool
 from zonal.io.store.disk import writable
 from zonal.io.store.folder import Folder
 from zonal.io.table.finished import FinishedTable
-from zonal.runners import Runner
 
 SCHEMA_VERSION = 1
 """Of `pca.json`; goes up when a reader must know."""

@@ -15,10 +15,11 @@ import geopandas as gpd
 import pandas as pd
 from pydantic import ValidationError
 
-from zonal import clusters, engine, local
+from zonal import engine
+from zonal.cluster import connection, local
+from zonal.cluster.runner import Threads
 from zonal.config.settings import Settings, settings_error
 from zonal.errors import UsageError
-from zonal.runners import Threads
 
 ZONE = "zonal_zone"
 """Column that numbers the rows of a frame while they are away."""
@@ -97,7 +98,7 @@ def zonal_stats(
             raise settings_error(error) from None
         if len(made.year) > 1:
             raise UsageError("zonal_stats takes one year at a time")
-        runner = clusters.active() or Threads(local.default_workers(1, None)[1])
+        runner = connection.active() or Threads(local.default_workers(1, None)[1])
         (result,) = engine.run(made, runner=runner, frame=frame)
         table = gpd.read_parquet(result.table)
     if not isinstance(zones, gpd.GeoDataFrame):

@@ -15,7 +15,8 @@ from typing import Any
 import geopandas as gpd
 
 from zonal import engine
-from zonal.clusters import place_of
+from zonal.cluster.connection import place_of
+from zonal.cluster.runner import Runner
 from zonal.config.analysis import Step
 from zonal.config.catalog import Catalog
 from zonal.config.settings import Settings
@@ -31,7 +32,6 @@ from zonal.io.table.finished import FinishedTable, load_table
 from zonal.io.table.names import DRAFTS, EVALUATION, MANIFEST, MAP, REPORT, STEPS_MADE, STYLE, is_finding
 from zonal.metrics import metered
 from zonal.output import Output
-from zonal.runners import Runner
 
 VERSIONS = {"pca": 1, "evaluate": 1, "report": 1}
 """Of what each step makes; goes up when it would make other files of the same input."""

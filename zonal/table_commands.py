@@ -190,8 +190,8 @@ def _take(
     step: str, place: str, output: str | None, words: dict[str, Any], *, quiet: bool, json_logs: bool
 ) -> None:
     """Take one step for an output, or for a table that someone else made."""
+    from zonal.cluster.local import fork_from_a_server
     from zonal.config.workflows import load
-    from zonal.local import fork_from_a_server
 
     settings = load(None, {**words, "steps": step, "output": place})
     if step == "pca" and settings.cluster == "local":

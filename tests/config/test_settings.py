@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from zonal.cluster.pods import TEMPLATE
 from zonal.config.settings import Settings, settings_error
 from zonal.config.states import STATES, find
 from zonal.config.workflows import bundled, load, workflow_names
 from zonal.credentials import without_credentials
-from zonal.daskcluster import TEMPLATE
 from zonal.errors import InputError, UsageError, ZonalError
 
 

@@ -9,9 +9,9 @@ from builds import Run
 from seam import Reference, Seam, build
 from servers import S3Server, s3_server
 
+from zonal.cluster.runner import Threads
 from zonal.config.settings import Settings
 from zonal.engine import run
-from zonal.runners import Threads
 
 SEEDS = {
     # name of the argument: (in CI, in `make soak`)

@@ -19,11 +19,11 @@ from synthetic import jittered_blocks
 from test_any_raster import from_origin, write
 
 from zonal.aggregating import aggregate
+from zonal.cluster.runner import Threads
 from zonal.config.settings import Settings
 from zonal.demo.town import write_sample
 from zonal.engine import run
 from zonal.io.table.finished import load_table
-from zonal.runners import Threads
 
 pytestmark = pytest.mark.timeout(240)
 

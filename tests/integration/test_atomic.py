@@ -19,13 +19,13 @@ from faulty_proxy import FAULTS, faulty_proxy, seeded
 from servers import S3Server
 from town import Stopping, Town, Unplugged, ended, parts_of
 
+from zonal.cluster.runner import Threads
 from zonal.config.settings import Settings
 from zonal.engine import Result, run
 from zonal.errors import InputError, OtherRunError, ZonalError
 from zonal.io.store.folder import Folder
 from zonal.io.store.lock import locked
 from zonal.output import Output
-from zonal.runners import Threads
 from zonal.status import status_of
 
 pytestmark = pytest.mark.timeout(180)
@@ -57,7 +57,7 @@ def names(output: Path) -> list[str]:
 
 KILLED = """
 import json, os, signal, sys
-from zonal.runners import Threads
+from zonal.cluster.runner import Threads
 from zonal.engine import run
 from zonal.io.store.folder import Folder
 from zonal.config.settings import Settings

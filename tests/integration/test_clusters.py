@@ -21,7 +21,7 @@ from processes import dask_cluster
 from servers import LOOPBACK, clean_environment
 
 import zonal
-from zonal.clusters import Starting, connect
+from zonal.cluster.connection import Starting, connect
 from zonal.config.workflows import load
 from zonal.demo.town import write_sample
 from zonal.errors import InputError, StoreError

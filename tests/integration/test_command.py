@@ -26,11 +26,11 @@ from servers import FolderServer, clean_environment, http_server, zonal
 from synthetic import Tile, blocks_zip, jittered_blocks, make_mirror, random_tile, utm_grid
 
 from zonal import cli
+from zonal.cluster.runner import Threads
 from zonal.config.settings import Settings
 from zonal.demo.tiles import PREFIX
 from zonal.engine import run
 from zonal.io.raster.cog import Cog
-from zonal.runners import Threads
 
 INDEX = f"{PREFIX}/aef_index.parquet"
 WI = ("run", "--state", "WI", "--year", "2024")

@@ -21,7 +21,7 @@ from processes import Cluster, dask_cluster
 from servers import FolderServer, S3Server, http_server, zonal
 from synthetic import small_town
 
-from zonal.clusters import connect
+from zonal.cluster.connection import connect
 from zonal.errors import InputError
 
 pytestmark = pytest.mark.timeout(240)

@@ -24,10 +24,10 @@ from pyproj import Transformer
 from seam import SEAM, Reference, build, settings
 from servers import http_server
 
-from zonal.clusters import connect
+from zonal.cluster.connection import connect
+from zonal.cluster.runner import Runner, Threads
 from zonal.engine import run
 from zonal.errors import OtherRunError
-from zonal.runners import Runner, Threads
 
 pytestmark = pytest.mark.timeout(240)
 

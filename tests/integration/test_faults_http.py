@@ -13,8 +13,8 @@ from processes import zonal_run
 from seam import Seam, goes_on, is_right, settings, some_written, workflow, written
 from servers import http_server
 
+from zonal.cluster.runner import Threads
 from zonal.engine import run
-from zonal.runners import Threads
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -18,13 +18,13 @@ from synthetic import make_mirror, random_tile, utm_grid
 
 import zonal
 from zonal import engine
+from zonal.cluster.runner import Threads
 from zonal.config.settings import Settings
 from zonal.errors import InputError
 from zonal.geo.antimeridian import unwrap
 from zonal.geo.pieces import one_crs_pieces, utm_pieces
 from zonal.io.table.export import export_table
 from zonal.io.table.finished import load_table
-from zonal.runners import Threads
 
 WEST, SOUTH = 500_000, 4_990_000
 

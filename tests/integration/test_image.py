@@ -24,10 +24,10 @@ from processes import SECONDS, dask_cluster, process, zonal_run
 from servers import LOOPBACK, clean_environment
 from test_atomic import may_mount
 
+from zonal.cluster.runner import Threads
 from zonal.config.workflows import load
 from zonal.demo.town import write_sample
 from zonal.engine import run
-from zonal.runners import Threads
 
 DOCKERFILE = REPO / "deploy/Dockerfile"
 PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text())

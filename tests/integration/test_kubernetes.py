@@ -40,7 +40,7 @@ from servers import LOOPBACK, FolderServer, http_server
 from test_atomic import may_mount
 from test_tls import Authority
 
-from zonal.clusters import place_of
+from zonal.cluster.connection import place_of
 from zonal.config.settings import Settings
 from zonal.errors import ZonalError
 

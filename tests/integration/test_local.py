@@ -18,7 +18,7 @@ import psutil
 import pytest
 from servers import clean_environment
 
-from zonal.clusters import Starting, connect
+from zonal.cluster.connection import Starting, connect
 from zonal.errors import UsageError
 
 pytestmark = pytest.mark.timeout(90)
@@ -26,8 +26,8 @@ pytestmark = pytest.mark.timeout(90)
 # What `zonal run` does before its inputs are read; then it tells of its processes, and waits.
 COMMAND = """
 import json, os, sys, threading
-from zonal.clusters import Starting
-from zonal.local import fork_from_a_server
+from zonal.cluster.connection import Starting
+from zonal.cluster.local import fork_from_a_server
 
 def tell():
     import gc, os, sys

@@ -14,9 +14,9 @@ import pytest
 from servers import http_server
 from town import Town, ended, parts_of
 
+from zonal.cluster.runner import Threads
 from zonal.config.settings import Settings
 from zonal.engine import run
-from zonal.runners import Threads
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from seam import Seam, settings
 
+from zonal.cluster.runner import Threads
 from zonal.engine import Result, plan, run
 from zonal.errors import InputError, MissingError, OtherRunError
 from zonal.events import Event
-from zonal.runners import Threads
 
 
 @pytest.fixture

@@ -20,10 +20,10 @@ from servers import http_server
 from synthetic import jittered_blocks, make_mirror, random_tile, utm_grid
 
 from zonal import engine
+from zonal.cluster.runner import Threads
 from zonal.config.settings import Settings
 from zonal.engine import default_output
 from zonal.errors import InputError, OtherRunError, UsageError
-from zonal.runners import Threads
 
 HERE = Threads(2)
 

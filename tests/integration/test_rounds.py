@@ -13,7 +13,7 @@ from processes import Cluster, dask_cluster
 from seam import Seam, is_right, settings
 from servers import http_server
 
-from zonal.clusters import connect
+from zonal.cluster.connection import connect
 from zonal.engine import run
 from zonal.errors import InputError, StoreError
 from zonal.events import Event

@@ -11,13 +11,13 @@ import pytest
 from servers import S3Server, http_server, zonal
 from town import Stopping, Town, Unplugged
 
+from zonal.cluster.runner import Threads
 from zonal.config.settings import Settings
 from zonal.engine import run
 from zonal.errors import InputError
 from zonal.io.store.folder import Folder
 from zonal.io.store.lock import locked
 from zonal.io.table.names import LOCK
-from zonal.runners import Threads
 from zonal.status import Status, status_of
 
 pytestmark = pytest.mark.timeout(120)

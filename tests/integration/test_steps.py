@@ -21,6 +21,7 @@ from servers import S3Server, clean_environment, http_server, zonal
 
 from zonal import steps
 from zonal.analysis.evaluation import Evaluation
+from zonal.cluster.runner import Threads
 from zonal.config.settings import Settings
 from zonal.config.workflows import load
 from zonal.demo.town import write_sample
@@ -30,7 +31,6 @@ from zonal.errors import InputError, LockedError, UsageError
 from zonal.events import Event
 from zonal.io.store.folder import Folder
 from zonal.io.store.lock import locked
-from zonal.runners import Threads
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -16,6 +16,7 @@ import shapely
 from builds import Run
 from servers import S3Server, http_server, zonal
 
+from zonal.cluster.runner import Threads
 from zonal.config.settings import Settings
 from zonal.engine import run
 from zonal.errors import InputError, StoreError, ZonalError
@@ -23,7 +24,6 @@ from zonal.geo.pieces import Pieces
 from zonal.io.store.folder import Folder
 from zonal.io.store.ranges import ReadPolicy
 from zonal.planning.stage import EVERY_YEAR, Batch, Stage, write_batch, zone_table
-from zonal.runners import Threads
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -26,9 +26,9 @@ from rasterio.features import geometry_mask
 from synthetic import Tile, jittered_blocks, make_mirror, random_tile, utm_grid
 
 from zonal import engine
+from zonal.cluster.runner import Threads
 from zonal.config.settings import Settings
 from zonal.geo.grid import Grid
-from zonal.runners import Threads
 
 BANDS = [f"A{band:02d}" for band in range(64)]
 MEANS, STDS = ([f"{band}_{stat}" for band in BANDS] for stat in ("mean", "std"))

@@ -32,9 +32,9 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 from servers import zonal
 
+from zonal.cluster.runner import Threads
 from zonal.config.settings import Settings
 from zonal.engine import run
-from zonal.runners import Threads
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -15,7 +15,7 @@ import seam
 from processes import wait_for
 from servers import FolderServer, clean_environment, http_server
 
-from zonal.runners import Threads
+from zonal.cluster.runner import Threads
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from zonal.cluster.kubeapi import RESOURCE, Api
 from zonal.config.workflows import bundled
 from zonal.config.yaml_file import read_mapping
 from zonal.errors import InputError, StoreError
-from zonal.kubeapi import RESOURCE, Api
 
 TEMPLATE = "deploy/kubernetes/dask-operator/daskcluster.yaml"
 """The bundled `DaskCluster`, where the settings name none."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from zonal import daskcluster
+from zonal.cluster import pods
 from zonal.errors import InputError
 
 OWNER = {"apiVersion": "batch/v1", "kind": "Job", "name": "zonal-1", "uid": "u-1"}
@@ -31,7 +31,7 @@ def template(**image: str) -> dict[str, Any]:
 
 
 def filled(given: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return daskcluster.manifest(given, "zonal-x", "ns", **more)
+    return pods.manifest(given, "zonal-x", "ns", **more)
 
 
 def test_a_template_is_filled_in_and_stays_what_it_is() -> None:
@@ -77,8 +77,8 @@ def test_what_is_no_daskcluster_is_said(change: dict[str, Any], words: str) -> N
 def test_a_driver_outside_of_a_job_owns_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("ZONAL_NAMESPACE", "ZONAL_POD", "ZONAL_JOB", "ZONAL_JOB_UID"):
         monkeypatch.delenv(name, raising=False)
-    assert daskcluster.Driver.here() == daskcluster.Driver()
-    assert daskcluster.Driver.here().owner is None
+    assert pods.Driver.here() == pods.Driver()
+    assert pods.Driver.here().owner is None
     monkeypatch.setenv("ZONAL_JOB", "zonal-1")
     monkeypatch.setenv("ZONAL_JOB_UID", "u-1")
-    assert daskcluster.Driver.here().owner == OWNER
+    assert pods.Driver.here().owner == OWNER

@@ -24,8 +24,8 @@ from dask_kubernetes.operator.controller import controller as operator
 from dask_kubernetes.operator.validation import validate_cluster_name
 from distributed.cli import dask_scheduler, dask_worker
 
-from zonal import daskcluster, kubeapi, local
 from zonal.cli import app
+from zonal.cluster import kubeapi, local, pods
 from zonal.config.settings import Settings
 from zonal.config.workflows import load
 from zonal.errors import InputError, OtherRunError, UsageError
@@ -81,11 +81,11 @@ def cluster_of(objects: list[Object]) -> Object | None:
     """The DaskCluster that the driver will ask for, if it will."""
     (driver,) = (pod for pod in pods_of(objects) if pod.owner.startswith("CronJob"))
     for thing in named(objects, "ConfigMap"):
-        if "daskcluster.yaml" in thing["data"]:
-            template = yaml.safe_load(thing["data"]["daskcluster.yaml"])
+        if "pods.yaml" in thing["data"]:
+            template = yaml.safe_load(thing["data"]["pods.yaml"])
             owner = {"apiVersion": "batch/v1", "kind": "Job", "name": "zonal-29381400", "uid": "4a5b"}
             image = driver.container["image"]
-            return daskcluster.manifest(template, CLUSTER, "zonal", image=image, workers=4, owner=owner)
+            return pods.manifest(template, CLUSTER, "zonal", image=image, workers=4, owner=owner)
     return None
 
 
@@ -208,7 +208,7 @@ def strict(schema: Any) -> Any:
 @pytest.fixture(scope="session")
 def dask_cluster() -> jsonschema.Draft202012Validator:
     folder = resources.files("dask_kubernetes") / "operator" / "deployment" / "helm"
-    file = folder / "dask-kubernetes-operator" / "crds" / "daskcluster.yaml"
+    file = folder / "dask-kubernetes-operator" / "crds" / "pods.yaml"
     (version,) = yaml.safe_load(file.read_text())["spec"]["versions"]
     schema = strict(version["schema"]["openAPIV3Schema"])
     # Every object has these; definitions do not repeat them.
@@ -237,14 +237,14 @@ def test_the_dask_cluster_passes_the_operators_schema_and_nothing_misspelt_does(
 
 
 def test_the_bundled_template_is_the_one_of_the_overlay(rendered: dict[str, list[Object]]) -> None:
-    template = daskcluster.load_template(None)
-    assert daskcluster.manifest(template, CLUSTER, "zonal", image="zonal:0.1.0")["spec"]["worker"]["replicas"]
+    template = pods.load_template(None)
+    assert pods.manifest(template, CLUSTER, "zonal", image="zonal:0.1.0")["spec"]["worker"]["replicas"]
     (found,) = (
-        thing["data"]["daskcluster.yaml"]
+        thing["data"]["pods.yaml"]
         for thing in named(rendered["dask-operator"], "ConfigMap")
-        if "daskcluster.yaml" in thing["data"]
+        if "pods.yaml" in thing["data"]
     )
-    assert found == (PLACE / "dask-operator" / "daskcluster.yaml").read_text()
+    assert found == (PLACE / "dask-operator" / "pods.yaml").read_text()
     assert yaml.safe_load(found) == template
     assert not any(
         "image" in template["spec"][part]["spec"]["containers"][0] for part in ("scheduler", "worker")
@@ -384,7 +384,7 @@ def test_the_network_is_closed_but_for_what_is_needed(folder: str, rendered: dic
 def test_the_role_allows_the_calls_that_are_made_and_no_other(
     folder: str, rendered: dict[str, list[Object]]
 ) -> None:
-    source = "".join(Path(str(module.__file__)).read_text() for module in (daskcluster, kubeapi))
+    source = "".join(Path(str(module.__file__)).read_text() for module in (pods, kubeapi))
     kinds = {"pod": "pods", "service": "services", "custom_object": kubeapi.RESOURCE["plural"]}
     calls = {
         (kinds[kind], {"read": "get"}.get(verb, verb))
@@ -504,7 +504,7 @@ def settings_of(objects: list[Object], **more: str) -> Settings:
     assert mounts[folder] == "workflows"
     if params["cluster_template"]:
         place, _, file = params["cluster_template"].rpartition("/")
-        assert (mounts[place], file) == ("cluster", "daskcluster.yaml")
+        assert (mounts[place], file) == ("cluster", "pods.yaml")
     flags = {name: params[name] for name in Settings.model_fields if params.get(name) is not None}
     settings = load(str(REPO / "workflows" / workflow), flags)
     return settings if params["state_index"] is None else settings.of_state(params["state_index"])
@@ -526,7 +526,7 @@ def test_the_drivers_of_pods_wait_for_some_and_have_the_templates_number(
     rendered: dict[str, list[Object]],
 ) -> None:
     settings = settings_of(rendered["dask-operator"])
-    replicas = daskcluster.load_template(None)["spec"]["worker"]["replicas"]
+    replicas = pods.load_template(None)["spec"]["worker"]["replicas"]
     assert (settings.workers, settings.min_workers, settings.patience) == (replicas, 2, 900)
 
 
@@ -643,7 +643,7 @@ def test_the_file_that_a_pod_runs_is_the_file_in_workflows(rendered: dict[str, l
 
 def test_the_scheduler_answers_the_operator_how_long_it_has_been_idle() -> None:
     """Where it does not, the operator's check sets a time of five minutes, after which it ends itself."""
-    container = daskcluster.load_template(None)["spec"]["scheduler"]["spec"]["containers"][0]
+    container = pods.load_template(None)["spec"]["scheduler"]["spec"]["containers"][0]
     (routes,) = [one["value"] for one in container["env"] if one["name"].endswith("SCHEDULER__HTTP__ROUTES")]
     modules = ast.literal_eval(routes)  # as Dask reads it
     assert {"distributed.http.scheduler.api", "distributed.http.health"} <= {*modules}

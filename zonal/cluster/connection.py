@@ -19,11 +19,11 @@ from contextlib import AbstractContextManager, ExitStack
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from zonal import daskcluster, kubeapi
+from zonal.cluster import kubeapi, pods
+from zonal.cluster.local import DASHBOARD, local_cluster
+from zonal.cluster.runner import PATIENCE, Distributed, Runner, hush
 from zonal.errors import InputError, StoreError, ZonalError, first_line
 from zonal.events import Event, Notify, quiet, telling
-from zonal.local import DASHBOARD, local_cluster
-from zonal.runners import PATIENCE, Distributed, Runner, hush
 
 if TYPE_CHECKING:
     from zonal.config.settings import Settings
@@ -163,7 +163,7 @@ def place_of(settings: Settings, notify: Notify = quiet) -> AbstractContextManag
         local = settings.workers, settings.threads, settings.dashboard
         return Starting(settings.cluster, *local, settings.patience)
     kubeapi.require()
-    template = daskcluster.load_template(settings.cluster_template)
+    template = pods.load_template(settings.cluster_template)
     return Late(lambda: _on_kubernetes(settings, template, notify))
 
 
@@ -177,12 +177,12 @@ def _on_kubernetes(settings: Settings, template: dict[str, Any], notify: Notify)
     def warn(text: str) -> None:
         notify(Event("warning", text))
 
-    with daskcluster.asked(template, settings.workers, settings.min_workers, tell, warn) as pods:
+    with pods.asked(template, settings.workers, settings.min_workers, tell, warn) as cluster:
         until = time.monotonic() + settings.patience
 
         def wait(what: str) -> None:
             """Tell what stays in the way, once each; raise StoreError when it took too long."""
-            troubles = pods.troubles()
+            troubles = cluster.troubles()
             for trouble in troubles:
                 since = seen.setdefault(trouble, time.monotonic())
                 if time.monotonic() - since > PASSING:
@@ -190,10 +190,10 @@ def _on_kubernetes(settings: Settings, template: dict[str, Any], notify: Notify)
                     tell(trouble)
             if time.monotonic() > until:
                 because = f": {troubles[0]}" if troubles else ""
-                raise StoreError(f"{pods} has {what} after {settings.patience:g} s{because}")
+                raise StoreError(f"{cluster} has {what} after {settings.patience:g} s{because}")
             time.sleep(kubeapi.LOOK)
 
-        while (address := pods.address()) is None:
+        while (address := cluster.address()) is None:
             wait("no scheduler")
         while True:  # its service is there before it is
             with contextlib.suppress(InputError):
@@ -209,7 +209,7 @@ def _on_kubernetes(settings: Settings, template: dict[str, Any], notify: Notify)
                 yield found
             except StoreError:
                 try:
-                    for trouble in pods.troubles():
+                    for trouble in cluster.troubles():
                         warn(trouble)
                 except ZonalError as error:  # that the cluster is gone, say
                     warn(str(error))

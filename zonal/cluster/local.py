@@ -84,7 +84,7 @@ def local_cluster(
     import dask
     from distributed import LocalCluster
 
-    from zonal.dashboard import attach
+    from zonal.cluster.dashboard import attach
 
     processes, per_process = default_workers(workers, threads)
     preload = dask.config.get("distributed.worker.preload")

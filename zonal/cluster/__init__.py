@@ -1,0 +1,1 @@
+"""Who runs a graph and where workers come from: the only package that imports Dask."""

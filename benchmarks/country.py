@@ -34,8 +34,9 @@ import shapely
 from zonal.config.catalog import Catalog
 from zonal.config.settings import Settings
 from zonal.demo.tiles import index_row, tile_key
+from zonal.engine.graph import wire
+from zonal.engine.work import Job, Reader
 from zonal.geo.grid import Bounds, Grid
-from zonal.graph import wire
 from zonal.io.store.folder import Folder
 from zonal.io.store.ranges import Stat
 from zonal.io.table.table import Columns as TableColumns
@@ -43,7 +44,6 @@ from zonal.planning.costs import plan_year
 from zonal.planning.inputs import RasterInput, ZoneFile, ZoneInput
 from zonal.planning.staging import stage
 from zonal.planning.zones import Columns, Filters
-from zonal.work import Job, Reader
 
 YEAR = 2020
 LOWER_48 = (-124.7, 25.0, -67.0, 49.0)

@@ -138,9 +138,9 @@ def tasks(folder: Path) -> dict[str, Any]:
     """Share of the threads' time that no task computes in, on a run of 30 s or more."""
     from benchmarks.peers import zonal_settings
     from benchmarks.scene import scene
-    from zonal import engine
     from zonal.cluster.connection import connect
     from zonal.cluster.local import default_workers
+    from zonal.engine import run as engine
 
     on = scene(folder, 8, 192, 300, tiles=3, drawn=1)
     processes, threads = default_workers(None, None)
@@ -180,8 +180,8 @@ def compile_(folder: Path) -> dict[str, Any]:
     """Have numba compile what it has not yet, so that no run pays for that."""
     from benchmarks.peers import zonal_settings
     from benchmarks.scene import scene
-    from zonal import engine
     from zonal.cluster.runner import Threads
+    from zonal.engine import run as engine
 
     with tempfile.TemporaryDirectory() as scratch:
         on = scene(Path(scratch), 1, 3, 3, size=64)

@@ -95,8 +95,8 @@ def decode(inputs: Inputs) -> Peer:
 
 
 def zonal(inputs: Inputs, coverage: str = "fractional") -> Peer:
-    from zonal import engine
     from zonal.cluster.connection import connect
+    from zonal.engine import run as engine
 
     settings = zonal_settings(inputs.mirror, inputs.zones, inputs.scratch, coverage=coverage)
     with connect("local", inputs.workers or None, 1 if inputs.workers else None) as runner:

@@ -15,14 +15,14 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families as parsed
 
+from zonal.engine.rounds import gather
+from zonal.engine.work import PartReport, UnitFailure, UnitReport
 from zonal.errors import StoreError, UsageError
 from zonal.events import RUN_ID, Event, quiet
 from zonal.io.store.folder import Folder
 from zonal.io.table.names import part_name
 from zonal.metrics import DONE, PLANNED, Metrics, metered
 from zonal.planning.units import Part, Unit
-from zonal.rounds import gather
-from zonal.work import PartReport, UnitFailure, UnitReport
 
 WA: dict[str, Any] = {"state": "WA", "year": 2024}
 

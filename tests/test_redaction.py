@@ -10,6 +10,7 @@ from zonal.config.catalog import Catalog
 from zonal.config.settings import Settings
 from zonal.config.workflows import load
 from zonal.credentials import hide, scrub_urls
+from zonal.engine.work import Job, run_unit
 from zonal.errors import InputError, UsageError
 from zonal.io.raster.reader import Reader
 from zonal.io.store.folder import Folder
@@ -18,7 +19,6 @@ from zonal.io.table.table import Columns
 from zonal.planning.inputs import ZoneFile
 from zonal.planning.stage import Stage
 from zonal.text import shown
-from zonal.work import Job, run_unit
 
 URL = "https://reader:pa55word@host/path?sig=s1gnature"
 OPTIONS = {"key": "the-key-of-options", "client_kwargs": {"headers": {"X-Api": "the-header"}}}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zonal.config.settings import Settings
-    from zonal.engine import Result, plan
+    from zonal.engine.run import Result, plan
     from zonal.errors import ZonalError
     from zonal.planning.units import Costs
     from zonal.stats_of import zonal_stats
@@ -19,10 +19,10 @@ __all__ = ["Costs", "Result", "Settings", "ZonalError", "plan", "run", "zonal_st
 
 _HOMES = {
     "Costs": "zonal.planning.units",
-    "Result": "zonal.engine",
+    "Result": "zonal.engine.run",
     "Settings": "zonal.config.settings",
     "ZonalError": "zonal.errors",
-    "plan": "zonal.engine",
+    "plan": "zonal.engine.run",
     "run": "zonal.steps",
     "zonal_stats": "zonal.stats_of",
 }

@@ -188,7 +188,7 @@ def plan(
     json_logs: JsonLogs = False,
 ) -> None:
     """Say what a run would do and cost, without reading a pixel."""
-    from zonal import engine as engines
+    from zonal.engine import run as engines
     from zonal.screen import screen
 
     settings = _settings(workflow, locals())
@@ -248,8 +248,8 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", metavar="", help="One JSON object.")] = False,
 ) -> None:
     """Say what an output holds: what is done, what is left, who is at it. Writes nothing."""
+    from zonal.engine.status import status_of
     from zonal.io.store.folder import Folder
-    from zonal.status import status_of
 
     found = status_of(Folder(output.rstrip("/") or "/", table_commands.options_of(output)))
     print(found.as_json() if as_json else found)

@@ -15,10 +15,10 @@ import geopandas as gpd
 import pandas as pd
 from pydantic import ValidationError
 
-from zonal import engine
 from zonal.cluster import connection, local
 from zonal.cluster.runner import Threads
 from zonal.config.settings import Settings, settings_error
+from zonal.engine import run as engine
 from zonal.errors import UsageError
 
 ZONE = "zonal_zone"

@@ -14,16 +14,17 @@ from typing import Any
 
 import geopandas as gpd
 
-from zonal import engine
 from zonal.cluster.connection import place_of
 from zonal.cluster.runner import Runner
 from zonal.config.analysis import Step
 from zonal.config.catalog import Catalog
 from zonal.config.settings import Settings
-from zonal.engine import Result
+from zonal.engine import run as engine
+from zonal.engine.fingerprint import digest
+from zonal.engine.output import Output
+from zonal.engine.run import Result
 from zonal.errors import InputError, UnfitError, UsageError
 from zonal.events import Event, Notify, labelled, quiet, telling, timed
-from zonal.fingerprint import digest
 from zonal.io.store.folder import Folder
 from zonal.io.store.lock import Lock
 from zonal.io.store.ranges import Blob
@@ -31,7 +32,6 @@ from zonal.io.table.export import beside
 from zonal.io.table.finished import FinishedTable, load_table
 from zonal.io.table.names import DRAFTS, EVALUATION, MANIFEST, MAP, REPORT, STEPS_MADE, STYLE, is_finding
 from zonal.metrics import metered
-from zonal.output import Output
 
 VERSIONS = {"pca": 1, "evaluate": 1, "report": 1}
 """Of what each step makes; goes up when it would make other files of the same input."""
@@ -64,7 +64,7 @@ def run(
 ) -> list[Result]:
     """Run a workflow: the steps that it names, of each year.
 
-    Parameters, results and errors are those of `zonal.engine.run`, which makes the table.
+    Parameters, results and errors are those of `zonal.engine.run.run`, which makes the table.
     """
     with ExitStack() as stack:
         heard = stack.enter_context(metered(settings.metrics, notify))

@@ -81,8 +81,8 @@ def cluster_of(objects: list[Object]) -> Object | None:
     """The DaskCluster that the driver will ask for, if it will."""
     (driver,) = (pod for pod in pods_of(objects) if pod.owner.startswith("CronJob"))
     for thing in named(objects, "ConfigMap"):
-        if "pods.yaml" in thing["data"]:
-            template = yaml.safe_load(thing["data"]["pods.yaml"])
+        if "daskcluster.yaml" in thing["data"]:
+            template = yaml.safe_load(thing["data"]["daskcluster.yaml"])
             owner = {"apiVersion": "batch/v1", "kind": "Job", "name": "zonal-29381400", "uid": "4a5b"}
             image = driver.container["image"]
             return pods.manifest(template, CLUSTER, "zonal", image=image, workers=4, owner=owner)
@@ -208,7 +208,7 @@ def strict(schema: Any) -> Any:
 @pytest.fixture(scope="session")
 def dask_cluster() -> jsonschema.Draft202012Validator:
     folder = resources.files("dask_kubernetes") / "operator" / "deployment" / "helm"
-    file = folder / "dask-kubernetes-operator" / "crds" / "pods.yaml"
+    file = folder / "dask-kubernetes-operator" / "crds" / "daskcluster.yaml"
     (version,) = yaml.safe_load(file.read_text())["spec"]["versions"]
     schema = strict(version["schema"]["openAPIV3Schema"])
     # Every object has these; definitions do not repeat them.
@@ -240,11 +240,11 @@ def test_the_bundled_template_is_the_one_of_the_overlay(rendered: dict[str, list
     template = pods.load_template(None)
     assert pods.manifest(template, CLUSTER, "zonal", image="zonal:0.1.0")["spec"]["worker"]["replicas"]
     (found,) = (
-        thing["data"]["pods.yaml"]
+        thing["data"]["daskcluster.yaml"]
         for thing in named(rendered["dask-operator"], "ConfigMap")
-        if "pods.yaml" in thing["data"]
+        if "daskcluster.yaml" in thing["data"]
     )
-    assert found == (PLACE / "dask-operator" / "pods.yaml").read_text()
+    assert found == (PLACE / "dask-operator" / "daskcluster.yaml").read_text()
     assert yaml.safe_load(found) == template
     assert not any(
         "image" in template["spec"][part]["spec"]["containers"][0] for part in ("scheduler", "worker")
@@ -504,7 +504,7 @@ def settings_of(objects: list[Object], **more: str) -> Settings:
     assert mounts[folder] == "workflows"
     if params["cluster_template"]:
         place, _, file = params["cluster_template"].rpartition("/")
-        assert (mounts[place], file) == ("cluster", "pods.yaml")
+        assert (mounts[place], file) == ("cluster", "daskcluster.yaml")
     flags = {name: params[name] for name in Settings.model_fields if params.get(name) is not None}
     settings = load(str(REPO / "workflows" / workflow), flags)
     return settings if params["state_index"] is None else settings.of_state(params["state_index"])

@@ -11,7 +11,7 @@ from servers import S3Server, s3_server
 
 from zonal.cluster.runner import Threads
 from zonal.config.settings import Settings
-from zonal.engine import run
+from zonal.engine.run import run
 
 SEEDS = {
     # name of the argument: (in CI, in `make soak`)

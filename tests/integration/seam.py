@@ -20,7 +20,7 @@ from pyproj import Transformer
 from zonal.cluster.runner import Runner, Threads
 from zonal.config.settings import Settings
 from zonal.demo.tiles import PREFIX, write_index
-from zonal.engine import run
+from zonal.engine.run import run
 
 SEAM, LATITUDE = -120.0, 47.0
 """Where UTM zones 10N and 11N meet, and where the tiles' southern edges are."""

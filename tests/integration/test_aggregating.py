@@ -22,7 +22,7 @@ from zonal.aggregating import aggregate
 from zonal.cluster.runner import Threads
 from zonal.config.settings import Settings
 from zonal.demo.town import write_sample
-from zonal.engine import run
+from zonal.engine.run import run
 from zonal.io.table.finished import load_table
 
 pytestmark = pytest.mark.timeout(240)

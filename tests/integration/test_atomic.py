@@ -21,12 +21,12 @@ from town import Stopping, Town, Unplugged, ended, parts_of
 
 from zonal.cluster.runner import Threads
 from zonal.config.settings import Settings
-from zonal.engine import Result, run
+from zonal.engine.output import Output
+from zonal.engine.run import Result, run
+from zonal.engine.status import status_of
 from zonal.errors import InputError, OtherRunError, ZonalError
 from zonal.io.store.folder import Folder
 from zonal.io.store.lock import locked
-from zonal.output import Output
-from zonal.status import status_of
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -58,7 +58,7 @@ def names(output: Path) -> list[str]:
 KILLED = """
 import json, os, signal, sys
 from zonal.cluster.runner import Threads
-from zonal.engine import run
+from zonal.engine.run import run
 from zonal.io.store.folder import Folder
 from zonal.config.settings import Settings
 

@@ -29,7 +29,7 @@ from zonal import cli
 from zonal.cluster.runner import Threads
 from zonal.config.settings import Settings
 from zonal.demo.tiles import PREFIX
-from zonal.engine import run
+from zonal.engine.run import run
 from zonal.io.raster.cog import Cog
 
 INDEX = f"{PREFIX}/aef_index.parquet"
@@ -399,7 +399,7 @@ def test_the_installed_command_says_the_same(small: Small, tmp_path: Path) -> No
 
 def test_every_setting_can_be_said_on_the_command_line(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[Settings] = []
-    monkeypatch.setattr("zonal.engine.plan", lambda settings, **_: heard.append(settings) or {})
+    monkeypatch.setattr("zonal.engine.run.plan", lambda settings, **_: heard.append(settings) or {})
     words = "--state WA,Oregon --state 16 --year 2018,2020-2021 --county 033 --county 001,003 --keep-water"
     words += " --bbox -122.44 47.49 -122.07 47.73 --max-land-km2 25 --stats mean,count --coverage center"
     words += " --zones census_tracts_2020 --zone-id GEOID --raster a.tif --raster b,c.tif --engine native"
@@ -429,7 +429,7 @@ def test_every_setting_can_be_said_on_the_command_line(call: Call, monkeypatch: 
 
 def test_flags_override_the_workflow(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     heard: list[Settings] = []
-    monkeypatch.setattr("zonal.engine.plan", lambda settings, **_: heard.append(settings) or {})
+    monkeypatch.setattr("zonal.engine.run.plan", lambda settings, **_: heard.append(settings) or {})
     file = tmp_path / "mine.yaml"
     file.write_text("state: WI\nyear: 2024\nkeep_water: false\nmax_land_km2: 25\nmirror: theirs\n")
     monkeypatch.setenv("ZONAL_MIRROR", "of the environment")

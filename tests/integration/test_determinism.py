@@ -26,7 +26,7 @@ from servers import http_server
 
 from zonal.cluster.connection import connect
 from zonal.cluster.runner import Runner, Threads
-from zonal.engine import run
+from zonal.engine.run import run
 from zonal.errors import OtherRunError
 
 pytestmark = pytest.mark.timeout(240)

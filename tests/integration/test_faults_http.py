@@ -14,7 +14,7 @@ from seam import Seam, goes_on, is_right, settings, some_written, workflow, writ
 from servers import http_server
 
 from zonal.cluster.runner import Threads
-from zonal.engine import run
+from zonal.engine.run import run
 
 pytestmark = pytest.mark.timeout(240)
 

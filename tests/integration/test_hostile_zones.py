@@ -17,9 +17,9 @@ from rasterio.transform import from_bounds, from_origin
 from synthetic import make_mirror, random_tile, utm_grid
 
 import zonal
-from zonal import engine
 from zonal.cluster.runner import Threads
 from zonal.config.settings import Settings
+from zonal.engine import run as engine
 from zonal.errors import InputError
 from zonal.geo.antimeridian import unwrap
 from zonal.geo.pieces import one_crs_pieces, utm_pieces

@@ -27,7 +27,7 @@ from test_atomic import may_mount
 from zonal.cluster.runner import Threads
 from zonal.config.workflows import load
 from zonal.demo.town import write_sample
-from zonal.engine import run
+from zonal.engine.run import run
 
 DOCKERFILE = REPO / "deploy/Dockerfile"
 PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text())

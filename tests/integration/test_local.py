@@ -31,7 +31,7 @@ from zonal.cluster.local import fork_from_a_server
 
 def tell():
     import gc, os, sys
-    names = ("numba", "zonal.work", "distributed", "bokeh")
+    names = ("numba", "zonal.engine.work", "distributed", "bokeh")
     tasks = f"/proc/{os.getppid()}/task"
     return {
         "parent": os.getppid(),
@@ -89,7 +89,7 @@ def test_workers_are_forks_of_one_process_that_has_loaded_all_they_need(tmp_path
     # A fork takes one thread with it, and all locks; jemalloc (Arrow brings it) lets go of its own.
     assert sum(name != "jemalloc_bg_thd" for name in first["threads_of_parent"]) == 1
     assert first["frozen"] > 100_000  # before the fork: the forks share these pages
-    assert first["loaded"] == ["numba", "zonal.work", "distributed"]
+    assert first["loaded"] == ["numba", "zonal.engine.work", "distributed"]
     assert first["gc"]
     assert (first["mmap_threshold"], first["omp"]) == (str(32 * 2**20), "1")
     assert told["mine"] == {"MALLOC_MMAP_THRESHOLD_": None, "OMP_NUM_THREADS": None}

@@ -16,7 +16,7 @@ from town import Town, ended, parts_of
 
 from zonal.cluster.runner import Threads
 from zonal.config.settings import Settings
-from zonal.engine import run
+from zonal.engine.run import run
 
 pytestmark = pytest.mark.timeout(180)
 

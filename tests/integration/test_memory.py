@@ -14,8 +14,8 @@ import psutil
 import pytest
 from synthetic import jittered_blocks, make_mirror, random_tile, utm_grid
 
-from zonal import engine
 from zonal.config.settings import Settings
+from zonal.engine import run as engine
 from zonal.io.raster.cog import Cog
 
 WEST, SOUTH = 500_000, 4_000_000

@@ -12,7 +12,7 @@ import pytest
 from seam import Seam, settings
 
 from zonal.cluster.runner import Threads
-from zonal.engine import Result, plan, run
+from zonal.engine.run import Result, plan, run
 from zonal.errors import InputError, MissingError, OtherRunError
 from zonal.events import Event
 

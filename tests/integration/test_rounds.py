@@ -14,10 +14,10 @@ from seam import Seam, is_right, settings
 from servers import http_server
 
 from zonal.cluster.connection import connect
-from zonal.engine import run
+from zonal.engine.rounds import _named
+from zonal.engine.run import run
 from zonal.errors import InputError, StoreError
 from zonal.events import Event
-from zonal.rounds import _named
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -13,12 +13,12 @@ from town import Stopping, Town, Unplugged
 
 from zonal.cluster.runner import Threads
 from zonal.config.settings import Settings
-from zonal.engine import run
+from zonal.engine.run import run
+from zonal.engine.status import Status, status_of
 from zonal.errors import InputError
 from zonal.io.store.folder import Folder
 from zonal.io.store.lock import locked
 from zonal.io.table.names import LOCK
-from zonal.status import Status, status_of
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -25,8 +25,8 @@ from zonal.cluster.runner import Threads
 from zonal.config.settings import Settings
 from zonal.config.workflows import load
 from zonal.demo.town import write_sample
-from zonal.engine import Result
-from zonal.engine import run as make_table
+from zonal.engine.run import Result
+from zonal.engine.run import run as make_table
 from zonal.errors import InputError, LockedError, UsageError
 from zonal.events import Event
 from zonal.io.store.folder import Folder

@@ -18,7 +18,7 @@ from servers import S3Server, http_server, zonal
 
 from zonal.cluster.runner import Threads
 from zonal.config.settings import Settings
-from zonal.engine import run
+from zonal.engine.run import run
 from zonal.errors import InputError, StoreError, ZonalError
 from zonal.geo.pieces import Pieces
 from zonal.io.store.folder import Folder

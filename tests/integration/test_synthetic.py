@@ -25,9 +25,9 @@ from exactextract.raster import NumPyRasterSource
 from rasterio.features import geometry_mask
 from synthetic import Tile, jittered_blocks, make_mirror, random_tile, utm_grid
 
-from zonal import engine
 from zonal.cluster.runner import Threads
 from zonal.config.settings import Settings
+from zonal.engine import run as engine
 from zonal.geo.grid import Grid
 
 BANDS = [f"A{band:02d}" for band in range(64)]

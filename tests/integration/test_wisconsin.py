@@ -34,7 +34,7 @@ from servers import zonal
 
 from zonal.cluster.runner import Threads
 from zonal.config.settings import Settings
-from zonal.engine import run
+from zonal.engine.run import run
 
 pytestmark = pytest.mark.timeout(240)
 

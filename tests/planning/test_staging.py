@@ -11,6 +11,7 @@ import pytest
 import shapely
 
 from zonal.config.catalog import Catalog
+from zonal.engine.work import Reader
 from zonal.errors import InputError
 from zonal.geo.pieces import Pieces
 from zonal.io.store.folder import Folder
@@ -19,7 +20,6 @@ from zonal.planning.inputs import RasterInput, ZoneFile, ZoneInput
 from zonal.planning.stage import EVERY_YEAR, Batch, Stage, write_batch, zone_table
 from zonal.planning.staging import stage
 from zonal.planning.zones import Columns, Filters
-from zonal.work import Reader
 
 
 def frame_of(ids: list[Any], first: int = 0) -> gpd.GeoDataFrame:

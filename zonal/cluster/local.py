@@ -60,7 +60,7 @@ def fork_from_a_server() -> None:
     added = {name: value for name, value in (ALLOCATOR | ONE_THREAD).items() if name not in os.environ}
     os.environ.update(added)
     try:
-        forkserver.set_forkserver_preload(["zonal.forked"])
+        forkserver.set_forkserver_preload(["zonal.engine.forked"])
         forkserver.ensure_running()
     finally:
         for name in added:

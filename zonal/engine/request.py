@@ -14,11 +14,11 @@ import geopandas as gpd
 
 from zonal.config.catalog import Catalog
 from zonal.config.settings import Settings
+from zonal.engine.fingerprint import fingerprint
+from zonal.engine.output import Output
 from zonal.errors import MissingError, UsageError
-from zonal.fingerprint import fingerprint
 from zonal.io.store.folder import Folder
 from zonal.io.table.table import Columns
-from zonal.output import Output
 from zonal.planning.inputs import RasterInput, ZoneInput, raster_input, zone_input
 from zonal.planning.stage import Stage
 from zonal.planning.staging import stage, stage_key

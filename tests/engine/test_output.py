@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from zonal.engine.output import Output
 from zonal.errors import LockedError, StoreError
 from zonal.io.store.folder import Folder
 from zonal.io.store.lock import Lock, locked
 from zonal.io.table.names import LOCK, MANIFEST, RUN_FILE, TABLE, WORK
-from zonal.output import Output
 
 DATASET_FILES = ["stats/state=RI/part-00000.parquet", "stats/state=WA/part-00001.parquet"]
 

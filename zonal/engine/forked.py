@@ -12,7 +12,7 @@ import signal
 # A Ctrl-C is for the command, which ends its workers.
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-_STEPS = ("distributed", "distributed.nanny", "zonal.work", "numba", "zonal.preload")
+_STEPS = ("distributed", "distributed.nanny", "zonal.engine.work", "numba", "zonal.preload")
 
 
 def _load() -> None:
@@ -21,7 +21,7 @@ def _load() -> None:
         importlib.import_module(name)
         if os.getppid() != command:  # it ended already, and its readers wait for this process to let go
             os._exit(0)
-    from zonal.preload import load
+    from zonal.engine.preload import load
 
     load()
 

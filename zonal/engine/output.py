@@ -15,8 +15,8 @@ from typing import Any
 
 import pyproj
 
+from zonal.engine.fingerprint import difference, digest
 from zonal.errors import LockedError, OtherRunError, ZonalError
-from zonal.fingerprint import difference, digest
 from zonal.io.store.folder import Folder
 from zonal.io.store.lock import Lock, locked
 from zonal.io.table.names import (

@@ -22,22 +22,22 @@ from zonal.cluster.runner import Runner
 from zonal.config.catalog import Catalog
 from zonal.config.settings import Settings
 from zonal.credentials import without_credentials
+from zonal.engine.fingerprint import digest, fingerprint
+from zonal.engine.manifest import about, figures
+from zonal.engine.output import Output
+from zonal.engine.request import Request
+from zonal.engine.rounds import gather
+from zonal.engine.work import Job, look
 from zonal.errors import InputError, ZonalError, first_line
 from zonal.events import RUN_ID, Event, Notify, labelled, quiet, telling, timed
-from zonal.fingerprint import digest, fingerprint
 from zonal.io.store.folder import Folder
 from zonal.io.store.lock import Lock
 from zonal.io.table.names import DATASET, TABLE, WORK, part_name
 from zonal.io.table.table import covered_zones
-from zonal.manifest import about, figures
-from zonal.output import Output
 from zonal.planning.costs import Opened, costs, plan_year
 from zonal.planning.inputs import absolute, policy_of
 from zonal.planning.stage import Stage
 from zonal.planning.units import Costs, Plan
-from zonal.request import Request
-from zonal.rounds import gather
-from zonal.work import Job, look
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from zonal.engine.work import Job, PartReport, UnitFailure, UnitReport, finish_part, run_unit
 from zonal.errors import MissingError, StoreError
 from zonal.planning.units import Part, Plan, Unit
-from zonal.work import Job, PartReport, UnitFailure, UnitReport, finish_part, run_unit
 
 if TYPE_CHECKING:
     from zonal.stats.moments import Moments

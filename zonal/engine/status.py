@@ -12,11 +12,11 @@ from datetime import UTC
 from typing import Any, Literal
 
 from zonal.credentials import scrub_urls
+from zonal.engine.output import Output
 from zonal.errors import InputError
 from zonal.io.store.folder import Entry, Folder
 from zonal.io.store.lock import Holder
 from zonal.io.table.names import MANIFEST, STEPS_MADE, WORK, part_number
-from zonal.output import Output
 from zonal.text import human
 
 _SHOWN = ("state", "county", "bbox", "year", "zones", "raster", "coverage", "stats")

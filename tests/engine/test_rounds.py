@@ -5,12 +5,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from zonal.engine.rounds import gather
+from zonal.engine.work import PartReport, UnitFailure, UnitReport
 from zonal.errors import StoreError
 from zonal.events import quiet
 from zonal.io.store.folder import Folder
 from zonal.planning.units import Part, Unit
-from zonal.rounds import gather
-from zonal.work import PartReport, UnitFailure, UnitReport
 
 PLAN: Any = SimpleNamespace(
     units=[Unit(0, 0, (0,), (0,), (0,))], parts=[Part(0, 0, (0, 1), (0, 1), (0,))], zones=1, chunks=1

@@ -12,12 +12,12 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from zonal.cluster.runner import KilledError, Runner
+from zonal.engine.graph import Wiring, wire
+from zonal.engine.work import Job, PartReport, UnitFailure, UnitReport
 from zonal.errors import StoreError, ZonalError
 from zonal.events import Event, Notify, label
-from zonal.graph import Wiring, wire
 from zonal.io.table.names import part_name
 from zonal.planning.units import Part, Plan
-from zonal.work import Job, PartReport, UnitFailure, UnitReport
 
 TRIES = 2
 """Rounds of a unit that fails, each time after all retries of its ranges."""

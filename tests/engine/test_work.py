@@ -16,6 +16,7 @@ from synthetic import jittered_blocks, make_mirror, random_tile, utm_grid
 
 from zonal.config.catalog import Catalog
 from zonal.config.settings import Settings
+from zonal.engine.work import Job, finish_part, run_unit
 from zonal.errors import InputError
 from zonal.io.raster.reader import Reader
 from zonal.io.store.folder import Folder
@@ -27,7 +28,6 @@ from zonal.planning.staging import stage
 from zonal.planning.units import Plan
 from zonal.planning.zones import Filters
 from zonal.stats.moments import concat
-from zonal.work import Job, finish_part, run_unit
 
 WEST, SOUTH = 500_000, 4_000_000
 

@@ -18,8 +18,8 @@ import numpy.typing as npt
 import pyproj
 import shapely
 
-from zonal.chunks import Scratch, decoded
 from zonal.credentials import hide
+from zonal.engine.chunks import Scratch, decoded
 from zonal.errors import InputError, ZonalError
 from zonal.geo.antimeridian import Geometries
 from zonal.geo.grid import Bounds, Grid

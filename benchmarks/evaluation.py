@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from zonal.analysis.assess import assess
 from zonal.config.analysis import EvaluationSettings
+from zonal.findings.evaluation.assess import assess
 
 BATCH = 10_000
 NUMBERS = ("ALAND20", "AWATER20", "POP20", "HOUSING20")

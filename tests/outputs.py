@@ -13,11 +13,11 @@ import shapely
 
 from zonal.cluster.runner import Threads
 from zonal.config.analysis import EvaluationSettings, MapSettings
-from zonal.evaluating import evaluate_table
 from zonal.events import quiet
+from zonal.findings.evaluation.evaluate import evaluate_table
+from zonal.findings.map.draw import draw
 from zonal.io.store.folder import Folder
 from zonal.io.table.finished import load_table
-from zonal.mapping import draw
 
 ABOUT = {
     "zonal_version": "0.1.0",

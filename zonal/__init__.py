@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from zonal.api import zonal_stats
     from zonal.config.settings import Settings
     from zonal.engine.run import Result, plan
     from zonal.errors import ZonalError
     from zonal.planning.units import Costs
-    from zonal.stats_of import zonal_stats
     from zonal.steps import run
 
 __all__ = ["Costs", "Result", "Settings", "ZonalError", "plan", "run", "zonal_stats"]
@@ -24,7 +24,7 @@ _HOMES = {
     "ZonalError": "zonal.errors",
     "plan": "zonal.engine.run",
     "run": "zonal.steps",
-    "zonal_stats": "zonal.stats_of",
+    "zonal_stats": "zonal.api",
 }
 
 

@@ -1,5 +1,5 @@
 """Run the command line: ``python -m zonal``."""
 
-from zonal.cli import main
+from zonal.cli.app import main
 
 main()

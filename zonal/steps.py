@@ -162,7 +162,7 @@ def make(
 ) -> list[str]:
     """Take one step and return the names of its files, `name` with their ends."""
     if step == "pca":
-        from zonal.mapping import draw
+        from zonal.findings.map.draw import draw
 
         assert runner is not None
         # QGIS takes a style of its layer's own name; beside a table of somebody else it has another.
@@ -170,11 +170,11 @@ def make(
         maps = draw(table, settings.pca, folder, name, style, runner, notify)
         return [file for one in maps for file in one.files]
     if step == "evaluate":
-        from zonal.evaluating import evaluate_table
+        from zonal.findings.evaluation.evaluate import evaluate_table
 
         evaluate_table(table, settings.evaluate, folder, name, catalog.storage_options, notify)
         return [f"{name}.json", f"{name}.md"]
-    from zonal.reporting import report
+    from zonal.findings.report.report import report
 
     report(folder, f"{name}.html", table=table, notify=notify)
     return [f"{name}.html"]

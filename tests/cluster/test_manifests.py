@@ -24,12 +24,12 @@ from dask_kubernetes.operator.controller import controller as operator
 from dask_kubernetes.operator.validation import validate_cluster_name
 from distributed.cli import dask_scheduler, dask_worker
 
-from zonal.cli import app
+from zonal.cli.app import app
+from zonal.cli.words import spread
 from zonal.cluster import kubeapi, local, pods
 from zonal.config.settings import Settings
 from zonal.config.workflows import load
 from zonal.errors import InputError, OtherRunError, UsageError
-from zonal.words import spread
 
 Object = dict[str, Any]
 

@@ -18,11 +18,11 @@ from servers import zonal
 from synthetic import jittered_blocks
 from test_any_raster import from_origin, write
 
-from zonal.aggregating import aggregate
 from zonal.cluster.runner import Threads
 from zonal.config.settings import Settings
 from zonal.demo.town import write_sample
 from zonal.engine.run import run
+from zonal.findings.areas.aggregate import aggregate
 from zonal.io.table.finished import load_table
 
 pytestmark = pytest.mark.timeout(240)

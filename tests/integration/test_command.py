@@ -25,7 +25,7 @@ import tifffile
 from servers import FolderServer, clean_environment, http_server, zonal
 from synthetic import Tile, blocks_zip, jittered_blocks, make_mirror, random_tile, utm_grid
 
-from zonal import cli
+from zonal.cli import app
 from zonal.cluster.runner import Threads
 from zonal.config.settings import Settings
 from zonal.demo.tiles import PREFIX
@@ -57,7 +57,7 @@ def call(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(sys, "argv", ["zonal", *map(str, words)])
         capfd.readouterr()
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            app.main()
         said = capfd.readouterr()
         return Said(int(ended.value.code or 0), said.out, said.err)
 
@@ -561,7 +561,7 @@ def test_a_remote_table_is_compared_and_exported_to_the_working_directory(
 
 
 def test_help_is_quick_because_nothing_heavy_is_imported(tmp_path: Path) -> None:
-    code = "import sys, zonal.cli; print(*sys.modules)"
+    code = "import sys, zonal.cli.app; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True
     )

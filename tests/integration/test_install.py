@@ -61,7 +61,7 @@ def test_the_wheel_holds_the_license_the_types_mark_and_nothing_else_of_the_repo
     (info,) = installed.glob("*.dist-info")
     assert (installed / "zonal" / "py.typed").exists()
     assert list(info.rglob("LICENSE"))
-    assert "zonal = zonal.cli:main" in (info / "entry_points.txt").read_text()
+    assert "zonal = zonal.cli.app:main" in (info / "entry_points.txt").read_text()
 
 
 def test_the_public_names_are_imported_when_first_used(tmp_path: Path) -> None:

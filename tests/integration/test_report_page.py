@@ -13,8 +13,8 @@ from outputs import blocks, make_output
 from playwright.sync_api import Browser, sync_playwright
 
 from zonal.events import quiet
+from zonal.findings.report.report import report
 from zonal.io.table.finished import load_table
-from zonal.reporting import report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 

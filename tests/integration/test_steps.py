@@ -20,7 +20,6 @@ from seam import FINE, build
 from servers import S3Server, clean_environment, http_server, zonal
 
 from zonal import steps
-from zonal.analysis.evaluation import Evaluation
 from zonal.cluster.runner import Threads
 from zonal.config.settings import Settings
 from zonal.config.workflows import load
@@ -29,6 +28,7 @@ from zonal.engine.run import Result
 from zonal.engine.run import run as make_table
 from zonal.errors import InputError, LockedError, UsageError
 from zonal.events import Event
+from zonal.findings.evaluation.model import Evaluation
 from zonal.io.store.folder import Folder
 from zonal.io.store.lock import locked
 
@@ -195,13 +195,13 @@ def test_a_step_that_could_not_be_written_is_taken_again(
 
     before = times(output)
     with monkeypatch.context() as patch, pytest.raises(InputError, match="disk full"):
-        patch.setattr("zonal.mapping.write_cog", full)
+        patch.setattr("zonal.findings.map.draw.write_cog", full)
         taken(town, output, pca={"resolution": 20}, steps="pca")
     assert changed(before, output) == set()
     shutil.rmtree(output)
     shutil.copytree(town / "table", output)
     with monkeypatch.context() as patch, pytest.raises(InputError, match="disk full"):
-        patch.setattr("zonal.mapping.write_cog", full)
+        patch.setattr("zonal.findings.map.draw.write_cog", full)
         taken(town, output)
     result, _ = taken(town, output, steps="pca")
     assert {Path(file).name for file in result.files["pca"]} == MADE["pca"]

@@ -72,7 +72,7 @@ class EvaluationSettings(BaseModel):
     Parameters
     ----------
     targets : tuple of str, optional
-        What regressions predict: names of `zonal.analysis.targets` or columns, also ``log(column)`` and
+        What regressions predict: names of `findings.evaluation.targets` or columns, also ``log(column)`` and
         ``log1p(column)``; None for the census variables and the numeric columns of `attributes`.
     classes : tuple of str
         What logistic regressions predict: the same, with two values.

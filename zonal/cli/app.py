@@ -1,0 +1,337 @@
+"""The command line: parses words, calls the engine, prints; decides nothing.
+
+Heavy imports happen inside the commands, so that ``zonal --help`` is quick.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from zonal.cli import tables
+from zonal.cli.ending import Stopped, fail, fail_as_bug, leave, stop, tell
+from zonal.cli.options import (
+    AllowMissing,
+    Attempts,
+    Bbox,
+    Cache,
+    CatalogFile,
+    Cluster,
+    ClusterTemplate,
+    County,
+    Coverage,
+    Dashboard,
+    Engine,
+    Fresh,
+    JsonLogs,
+    KeepWater,
+    MaxLand,
+    Metrics,
+    MinWorkers,
+    Mirror,
+    Output,
+    Patience,
+    Quiet,
+    Raster,
+    Stall,
+    State,
+    StateIndex,
+    Stats,
+    Steps,
+    Threads,
+    Verify,
+    Workers,
+    Workflow,
+    Year,
+    ZoneId,
+    Zones,
+)
+from zonal.cli.words import spread
+from zonal.errors import UsageError, ZonalError
+
+if TYPE_CHECKING:
+    from zonal.config.settings import Settings
+
+app = typer.Typer(
+    name="zonal",
+    help="Satellite embeddings as plain feature tables: one row a zone, one column a statistic.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+catalog_app = typer.Typer(help="List the data catalog: what can be read by name.")
+app.add_typer(catalog_app, name="catalog")
+
+
+@app.callback(invoke_without_command=True)
+def _top(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", metavar="", help="Print the version.")] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        print(f"zonal {installed('zonal')}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(UsageError.exit_code)
+
+
+@app.command()
+def run(
+    workflow: Workflow = None,
+    state: State = None,
+    state_index: StateIndex = None,
+    year: Year = None,
+    county: County = None,
+    bbox: Bbox = None,
+    zones: Zones = None,
+    zone_id: ZoneId = None,
+    raster: Raster = None,
+    max_land_km2: MaxLand = None,
+    keep_water: KeepWater = None,
+    stats: Stats = None,
+    coverage: Coverage = None,
+    engine: Engine = None,
+    cluster: Cluster = None,
+    workers: Workers = None,
+    min_workers: MinWorkers = None,
+    cluster_template: ClusterTemplate = None,
+    threads: Threads = None,
+    attempts: Attempts = None,
+    patience: Patience = None,
+    stall: Stall = None,
+    verify: Verify = None,
+    allow_missing: AllowMissing = None,
+    cache: Cache = None,
+    dashboard: Dashboard = None,
+    metrics: Metrics = None,
+    steps: Steps = None,
+    output: Output = None,
+    catalog: CatalogFile = None,
+    mirror: Mirror = None,
+    fresh: Fresh = False,
+    quiet: Quiet = False,
+    json_logs: JsonLogs = False,
+) -> None:
+    """Run a workflow: zones and a raster in; a table, a map and a report out. Flags override the workflow."""
+    from zonal.cluster.connection import place_of
+    from zonal.cluster.local import fork_from_a_server
+    from zonal.cluster.runner import unhandled
+
+    gc.disable()  # what imports make stays: looking for garbage in it takes a tenth of the start
+    if workflow is None and cluster is None:
+        fork_from_a_server()  # for sure, and reading the settings takes a tenth of a second
+    settings = _settings(workflow, locals())
+    if settings.cluster == "local":
+        fork_from_a_server()
+    from zonal.cli.screen import screen
+
+    # Its processes start while more is imported; what is elsewhere is found by the run itself.
+    early = place_of(settings) if settings.cluster == "local" else nullcontext()
+    with screen(quiet=quiet, json_logs=json_logs) as notify, early as runner:
+        if json_logs:
+            unhandled()
+        from zonal import steps as taken  # takes its time, in which workers start
+
+        gc.freeze()
+        gc.enable()
+        results = taken.run(settings, fresh=fresh, notify=notify, runner=runner)
+    if not quiet:
+        for result in results:
+            zones_of = result.manifest["zones"]
+            what = "written" if result.fresh else "nothing to do: already complete"
+            print(f"{result.table}  {zones_of['kept']:,} zones, {zones_of['covered']:,} covered; {what}")
+            for files in result.files.values():
+                print("\n".join(files))
+
+
+@app.command()
+def plan(
+    workflow: Workflow = None,
+    state: State = None,
+    state_index: StateIndex = None,
+    year: Year = None,
+    county: County = None,
+    bbox: Bbox = None,
+    zones: Zones = None,
+    zone_id: ZoneId = None,
+    raster: Raster = None,
+    max_land_km2: MaxLand = None,
+    keep_water: KeepWater = None,
+    stats: Stats = None,
+    coverage: Coverage = None,
+    engine: Engine = None,
+    cluster: Cluster = None,
+    workers: Workers = None,
+    threads: Threads = None,
+    allow_missing: AllowMissing = None,
+    output: Output = None,
+    catalog: CatalogFile = None,
+    mirror: Mirror = None,
+    headers: Annotated[
+        bool,
+        typer.Option(
+            "--headers", metavar="", help="Read the tiles' headers: exact bytes instead of an estimate."
+        ),
+    ] = False,
+    quiet: Quiet = False,
+    json_logs: JsonLogs = False,
+) -> None:
+    """Say what a run would do and cost, without reading a pixel."""
+    from zonal.cli.screen import screen
+    from zonal.engine import run as engines
+
+    settings = _settings(workflow, locals())
+    with screen(quiet=quiet, json_logs=json_logs) as notify:
+        found = engines.plan(settings, headers=headers, notify=notify)
+    for label, costs in found.items():
+        if label is not None:
+            print(label)
+        print(costs)
+
+
+def _settings(workflow: str | None, words: dict[str, Any]) -> Settings:
+    """Lay those of a command's words that are settings over the workflow."""
+    from zonal.config.settings import Settings
+    from zonal.config.workflows import load
+
+    settings = load(workflow, {name: words[name] for name in Settings.model_fields if name in words})
+    index = words["state_index"]
+    return settings if index is None else settings.of_state(index)
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where the sample and its output go.")] = Path("zonal-demo"),
+    fresh: Fresh = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a small made-up town and its tiles, and run the whole workflow on them, offline."""
+    from zonal import steps
+    from zonal.cli.screen import screen
+    from zonal.config.workflows import load
+    from zonal.demo import town as sample
+
+    if not quiet:
+        print("The data of this demo is made up: an invented town, invented people, invented pixels.")
+    written = sample.write_sample(folder)
+    settings = load(
+        "demo",
+        {"zones": str(written.zones), "mirror": str(written.mirror), "output": str(folder / "out")},
+    )
+    with screen(quiet=quiet, json_logs=False) as notify:
+        (result,) = steps.run(settings, fresh=fresh, notify=notify)
+    if not quiet:
+        zones_of = result.manifest["zones"]
+        done = "zones summarised" if result.fresh else "zones were summarised already: nothing to do"
+        print(f"{zones_of['kept']:,} {done}; {zones_of['covered']:,} of them are covered by pixels.")
+        print(f"The table is {result.table} (made-up data); its manifest is {result.output}/manifest.json.")
+        for what, file in zip(("The map is", "A picture of it is"), result.files["pca"], strict=False):
+            print(f"{what} {file}.")
+        for file in result.files["report"]:
+            print(f"The report is {file}: open it in a browser.")
+
+
+@app.command()
+def status(
+    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="An output folder, as a path or a URL.")],
+    as_json: Annotated[bool, typer.Option("--json", metavar="", help="One JSON object.")] = False,
+) -> None:
+    """Say what an output holds: what is done, what is left, who is at it. Writes nothing."""
+    from zonal.engine.status import status_of
+    from zonal.io.store.folder import Folder
+
+    found = status_of(Folder(output.rstrip("/") or "/", tables.options_of(output)))
+    print(found.as_json() if as_json else found)
+
+
+for command in (
+    tables.compare,
+    tables.export,
+    tables.pca,
+    tables.evaluate,
+    tables.aggregate,
+    tables.report,
+):
+    app.command()(command)
+
+
+@catalog_app.callback(invoke_without_command=True)
+def _catalog(context: typer.Context, catalog: CatalogFile = None) -> None:
+    if context.invoked_subcommand is None:
+        catalog_list(catalog)
+
+
+@catalog_app.command("list")
+def catalog_list(catalog: CatalogFile = None) -> None:
+    """List the sources of the catalog."""
+    from zonal.config.catalog import Catalog
+    from zonal.credentials import without_credentials
+
+    for source in Catalog.load(catalog):
+        print(f"{source.name:<26} {source.data_type:<14} {source.description or ''}")
+        print(f"{'':<26} {without_credentials(source.uri)}")
+        thanks = (source.license or "licence not stated", source.citation or "")
+        print(f"{'':<26} {'. '.join(words.rstrip('.') for words in thanks if words)}.")
+
+
+@catalog_app.command("check")
+def catalog_check(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="SOURCE", help="Sources; default: all.")
+    ] = None,
+    state: Annotated[
+        str, typer.Option(metavar="STATE", help="State to try, for sources of one file a state.")
+    ] = "WA",
+    year: Annotated[
+        int | None, typer.Option(metavar="YEAR", help="Year to try; default: the latest.")
+    ] = None,
+    catalog: CatalogFile = None,
+    mirror: Mirror = None,
+) -> None:
+    """Test each source: reachable, its columns there, one header read."""
+    from zonal.config.catalog import Catalog
+    from zonal.planning.check import check_source
+
+    loaded = Catalog.load(catalog, mirror or os.environ.get("ZONAL_MIRROR"))
+    worst = 0
+    for name in names or loaded.names():
+        try:
+            print(f"ok    {name:<26} {check_source(loaded, name, state, year)}", flush=True)
+        except ZonalError as error:
+            print(f"FAIL  {name:<26} {error}", flush=True)
+            worst = max(worst, error.exit_code)
+    if worst:
+        raise typer.Exit(worst)
+
+
+def main() -> NoReturn:
+    """Entry point: run a command, print one sentence for what went wrong, exit with its code."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    try:
+        code = app(args=spread(sys.argv[1:]), standalone_mode=False, prog_name="zonal")
+    except Stopped as stopped:
+        word = "terminated" if stopped.code == signal.SIGTERM else "interrupted"
+        code = 128 + int(stopped.code or 0)
+        tell(f"{word}; the same command goes on where it stopped", code)
+        leave(code)
+    except ZonalError as error:
+        fail(str(error), error.exit_code)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # click's: a word of the command line
+            message = error.format_message().rstrip(".")
+            where = getattr(getattr(error, "ctx", None), "command_path", None) or "zonal"
+            fail(f"{message}; see {where} --help", UsageError.exit_code)
+        fail_as_bug()
+    sys.exit(code if isinstance(code, int) else 0)

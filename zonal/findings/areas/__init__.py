@@ -1,0 +1,1 @@
+"""A table's rows merged into larger areas."""

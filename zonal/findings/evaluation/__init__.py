@@ -1,0 +1,1 @@
+"""How well a table's features predict census attributes."""

@@ -1,0 +1,337 @@
+"""The page on a run: what it shows, in which words and order.
+
+Knows manifests, evaluations and `pca.json` as values, and pictures as bytes;
+knows neither files nor tables. The page is one file that asks for nothing else.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from zonal.config import states
+from zonal.findings.evaluation.model import Evaluation
+from zonal.findings.evaluation.targets import CENSUS
+from zonal.findings.report import exhibits
+from zonal.findings.report.charts import RAMP, Bar, Histogram, Scale, bar, nice_length
+from zonal.findings.report.post import Pair, beside, is_of
+from zonal.text import human
+
+STAGES = {
+    "staging": "staging zones",
+    "planning": "planning",
+    "waiting": "waiting for workers",
+    "computing": "computing",
+    "publishing": "publishing",
+}
+
+BYTES = {
+    "fetched": "fetched of chunks",
+    "headers": "headers of tiles",
+    "cached": "from the cache",
+    "staged_read": "staged zones read",
+}
+
+COVERAGE = {
+    "fractional": "a pixel on an edge counts by its share inside",
+    "center": "a pixel counts where its centre lies",
+}
+
+STATISTICS = {"std": "standard deviation", "min": "minimum", "max": "maximum"}
+"""Words for statistics whose names are none."""
+
+LONGEST = 0.3
+"""Of a map's width, that its scale bar has at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A map as PNG.
+
+    Parameters
+    ----------
+    png : bytes
+    width, height : int
+        Pixels.
+    ground : float
+        Width on the ground, metres, half-way up.
+    caption : str
+    """
+
+    png: bytes = field(repr=False)
+    width: int
+    height: int
+    ground: float
+    caption: str
+
+    @property
+    def src(self) -> str:
+        """As the address of an image."""
+        return "data:image/png;base64," + base64.b64encode(self.png).decode()
+
+    @property
+    def bar(self) -> tuple[str, float]:
+        """The scale bar: its words, and its length in per cent of the width."""
+        length = nice_length(self.ground * LONGEST)
+        words = f"{length / 1000:,g} km" if length >= 1000 else f"{length:g} m"
+        return words, round(100 * length / self.ground, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """All that the page is made from.
+
+    Parameters
+    ----------
+    manifest : mapping
+    about : mapping
+        The table's own metadata.
+    columns, features : int
+        How many the table has, and how many of them are features.
+    evaluation : Evaluation or None
+    pca : mapping or None
+        ``pca.json``.
+    lacking : mapping of str to str
+        Why there is no map or evaluation: ``pca``, ``evaluate``.
+    maps : tuple of Picture
+    valid : Picture or None
+        The map of ``valid_fraction``.
+    histograms : tuple of Histogram
+    files : tuple of str
+        Names in the output.
+    seconds : mapping of str to float
+        Of the steps after the table.
+    """
+
+    manifest: Mapping[str, Any]
+    about: Mapping[str, Any]
+    columns: int
+    features: int
+    evaluation: Evaluation | None
+    pca: Mapping[str, Any] | None
+    lacking: Mapping[str, str]
+    maps: tuple[Picture, ...]
+    valid: Picture | None
+    histograms: tuple[Histogram, ...]
+    files: tuple[str, ...]
+    seconds: Mapping[str, float]
+
+
+def render(page: Page) -> str:
+    """Write the page as HTML: one file, the same for the same values."""
+    environment = Environment(
+        loader=PackageLoader("zonal.findings.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "bytes": lambda size: "–" if size is None else human(size),
+        "count": lambda value: f"{value:,}",
+        "figure": figure,
+        "percent": percent,
+        "seconds": _seconds,
+        "listed": _listed,
+        "short": short,
+        "target": lambda name: name.replace("_", " ") if name in CENSUS else name,
+        "pair": _pair,
+    }
+    manifest, found = page.manifest, page.evaluation
+    of_post = is_of(manifest)
+    return environment.get_template("report.html.j2").render(
+        page=page,
+        manifest=manifest,
+        title=title(manifest),
+        statistics=_listed([STATISTICS.get(name, name) for name in manifest["settings"]["stats"]]),
+        coverage=COVERAGE[manifest["settings"]["coverage"]],
+        ramp=", ".join(RAMP),
+        key_figures=_key_figures(page),
+        warnings=_warnings(page),
+        colours=_colours(page),
+        regressions=exhibits.regressions(found, of_post=of_post) if found else (),
+        classifications=exhibits.classifications(found) if found else (),
+        correlations=exhibits.correlations(found) if found else (),
+        scree=exhibits.scree(found, page.pca),
+        post=beside(manifest, found) if of_post else (),
+        zones=_zones(manifest),
+        stages=_stages(page),
+        volumes=[(words, manifest["bytes"].get(name, 0)) for name, words in BYTES.items()],
+        settings=[(name, _plain(value)) for name, value in manifest["settings"].items() if _told(value)],
+    )
+
+
+def title(manifest: Mapping[str, Any]) -> str:
+    """Name a run by its places and its year."""
+    settings = manifest["settings"]
+    found = [states.find(code) for code in settings.get("state", ())]
+    names = [state.name for state in found if state is not None]
+    if len(names) > 4:
+        names = [f"{len(names)} states"]
+    if not names:
+        names = [str(settings.get("zones", "zones")).rstrip("/").rsplit("/", 1)[-1].rsplit(".", 1)[0]]
+    counties = settings.get("county") or ()
+    if counties:
+        few = ", ".join(counties) if len(counties) < 4 else f"{len(counties):,}"
+        names.append(f"county {few}" if len(counties) == 1 else f"counties {few}")
+    year = settings.get("year")
+    return ", ".join([*names, *([str(year)] if year is not None else [])])
+
+
+# ------------------------------------------------------------------ words and numbers
+
+
+def figure(value: float | None, digits: int = 3) -> str:
+    """Write a figure with so many decimals; never "-0"."""
+    return "–" if value is None else f"{value:z.{digits}f}".replace("-", "−")
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """Write a share in per cent."""
+    return "–" if value is None else f"{100 * value:z.{digits}f} %".replace("-", "−")
+
+
+def short(value: float) -> str:
+    """Write a number with three digits that count, and never less than its whole part."""
+    return (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}").replace("-", "−")
+
+
+def _seconds(value: float) -> str:
+    if value < 90:
+        return f"{value:.2g} s" if value < 10 else f"{value:.0f} s"
+    minutes = value / 60
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
+def _pair(one: Pair) -> tuple[str, str, str]:
+    """Write the post's figure, ours and the difference with as many decimals as the post has."""
+    values = (one.post, one.ours, one.difference)
+    if one.kind == "count":
+        texts = [f"{value:,}".replace("-", "−") for value in values]
+    elif one.kind == "share":
+        texts = [percent(value) for value in values]
+    else:
+        texts = [figure(value, {"r2": 3, "r": 2}[one.kind]) for value in values]
+    plain = texts[2].strip("0.,% ")
+    return texts[0], texts[1], texts[2] if not plain or plain[0] == "−" else f"+{texts[2]}"
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
+def _told(value: object) -> bool:
+    return value is not None and value != [] and value != {}
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value))
+    if isinstance(value, Mapping):
+        return "; ".join(f"{name} {_plain(inner)}" for name, inner in value.items() if _told(inner))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _key_figures(page: Page) -> list[tuple[str, str]]:
+    manifest = page.manifest
+    zones = manifest["zones"]
+    total = sum(manifest["seconds"].get(name, 0.0) for name in STAGES) + sum(page.seconds.values())
+    return [
+        (f"{zones['kept']:,}", "zones"),
+        (percent(zones["covered"] / zones["kept"] if zones["kept"] else None), "have pixels"),
+        (f"{page.features:,}", "features"),
+        (f"{manifest['plan']['tiles']:,}", "tile" if manifest["plan"]["tiles"] == 1 else "tiles"),
+        (human(manifest["bytes"]["fetched"]), "fetched"),
+        (_seconds(total), "from start to end"),
+    ]
+
+
+def _warnings(page: Page) -> list[str]:
+    manifest, zones = page.manifest, page.manifest["zones"]
+    found = []
+    for name, words in (
+        ("outside_tiles", "outside every tile: statistics are null"),
+        ("without_pixels", "without a valid pixel: statistics are null"),
+        ("repaired", "with an invalid polygon, which was repaired"),
+        ("empty", "without a polygon"),
+    ):
+        if zones.get(name):
+            found.append(f"{zones[name]:,} {'zone' if zones[name] == 1 else 'zones'} {words}.")
+    missing = len(manifest["inputs"].get("missing_tiles", []))
+    if missing:
+        tiles = "1 tile" if missing == 1 else f"{missing:,} tiles"
+        found.append(f"Left out, for the store lacks what the index lists: {tiles}.")
+    found += [
+        f"The map {one['file']} has pixels of {one['resolution']:g}, not of {one['resolution_asked']:g}: "
+        "it would have been too large."
+        for one in (page.pca or {}).get("maps", ())
+        if one["resolution"] != one["resolution_asked"]
+    ]
+    for step, what in (("pca", "map"), ("evaluate", "evaluation")):
+        if step in page.lacking:
+            found.append(f"There is no {what}: {page.lacking[step]}.")
+    joined = page.evaluation.attributes if page.evaluation is not None else None
+    if joined is not None and joined.table_unmatched:
+        found.append(
+            f"{joined.table_unmatched:,} of {joined.table_unmatched + joined.matched:,} zones "
+            f"are not in {joined.file}, which was joined to predict its columns."
+        )
+    return found
+
+
+# ------------------------------------------------------------------ the map
+
+
+def _colours(page: Page) -> list[dict[str, Any]]:
+    """Legend of the map: which component is which colour, and what weighs most in it."""
+    if page.pca is None:
+        return []
+    names, found = page.pca["features"], []
+    loadings = page.pca["loadings"]
+    shown = ("grey",) if len(loadings) == 1 else ("red", "green", "blue")
+    for number, (colour, weights) in enumerate(zip(shown, loadings, strict=False)):
+        order = sorted(range(len(names)), key=lambda at: -abs(weights[at]))[:3]
+        found.append(
+            {
+                "component": number + 1,
+                "colour": colour,
+                "share": page.pca["explained"][number],
+                "heaviest": [(names[at], weights[at]) for at in order],
+                "low": page.pca["low"][number],
+                "high": page.pca["high"][number],
+            }
+        )
+    return found
+
+
+# ------------------------------------------------------------------ the run
+
+
+def _zones(manifest: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """Count the zones that were read, by what became of them."""
+    zones = manifest["zones"]
+    dropped = [(f"dropped: {reason}", number) for reason, number in zones["dropped"].items()]
+    fates = [
+        ("with valid pixels", zones["covered"]),
+        ("without a valid pixel", zones["without_pixels"]),
+        ("outside every tile", zones["outside_tiles"]),
+        ("repaired", zones["repaired"]),
+        ("without a polygon", zones["empty"]),
+    ]
+    return [("read", zones["read"]), *dropped, ("kept", zones["kept"]), *fates]
+
+
+def _stages(page: Page) -> list[Bar]:
+    """Seconds by stage and step, on one scale."""
+    seconds = {words: page.manifest["seconds"].get(name, 0.0) for name, words in STAGES.items()}
+    names = {"pca": "drawing the map", "evaluate": "evaluating"}
+    seconds |= {names[step]: value for step, value in page.seconds.items()}
+    scale = Scale(0.0, max(*seconds.values(), 1e-9))
+    return [bar(scale, name, "stage", value) for name, value in seconds.items()]

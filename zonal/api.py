@@ -15,10 +15,10 @@ import geopandas as gpd
 import pandas as pd
 from pydantic import ValidationError
 
-from zonal.cluster import connection, local
-from zonal.cluster.runner import Threads
+from zonal.cluster.connection import place_of
 from zonal.config.settings import Settings, settings_error
 from zonal.engine import run as engine
+from zonal.engine.preload import PRELOAD
 from zonal.errors import UsageError
 
 ZONE = "zonal_zone"
@@ -98,8 +98,8 @@ def zonal_stats(
             raise settings_error(error) from None
         if len(made.year) > 1:
             raise UsageError("zonal_stats takes one year at a time")
-        runner = connection.active() or Threads(local.default_workers(1, None)[1])
-        (result,) = engine.run(made, runner=runner, frame=frame)
+        with place_of(made, preload=PRELOAD, in_process=True) as runner:
+            (result,) = engine.run(made, runner=runner, frame=frame)
         table = gpd.read_parquet(result.table)
     if not isinstance(zones, gpd.GeoDataFrame):
         return table

@@ -83,5 +83,5 @@ def timed(stage: str, seconds: MutableMapping[str, float], notify: Notify) -> It
     started = time.perf_counter()
     yield
     seconds[stage] = time.perf_counter() - started
-    told = round(seconds[stage], 3)
-    notify(Event("stage", f"stage {stage} took {told:g} s", {"stage": stage, "seconds": told}))
+    rounded = round(seconds[stage], 3)
+    notify(Event("stage", f"stage {stage} took {rounded:g} s", {"stage": stage, "seconds": rounded}))

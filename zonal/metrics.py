@@ -73,14 +73,14 @@ class Metrics:
         figures = dict(self._figures)
         for name, text in PLANNED.items():
             gauge = GaugeMetricFamily(f"zonal_{name}", text, labels=LABELS)
-            for labels, told in figures.items():
-                if told["totals"][name] is not None:
-                    gauge.add_metric(labels, told["totals"][name])
+            for labels, values in figures.items():
+                if values["totals"][name] is not None:
+                    gauge.add_metric(labels, values["totals"][name])
             yield gauge
         for name, (key, text) in DONE.items():
             counter = CounterMetricFamily(f"zonal_{name}", text, labels=LABELS)
-            for labels, told in figures.items():
-                counter.add_metric(labels, told[key])
+            for labels, values in figures.items():
+                counter.add_metric(labels, values[key])
             yield counter
         warnings = CounterMetricFamily("zonal_warnings", "Warnings that were shown.", labels=LABELS)
         for labels, count in dict(self._warnings).items():

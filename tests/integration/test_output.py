@@ -22,7 +22,7 @@ from synthetic import jittered_blocks, make_mirror, random_tile, utm_grid
 from zonal.cluster.runner import Threads
 from zonal.config.settings import Settings
 from zonal.engine import run as engine
-from zonal.engine.run import default_output
+from zonal.engine.output import default_output
 from zonal.errors import InputError, OtherRunError, UsageError
 
 HERE = Threads(2)

@@ -9,7 +9,6 @@ import gc
 import os
 import signal
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -124,28 +123,17 @@ def run(
     json_logs: JsonLogs = False,
 ) -> None:
     """Run a workflow: zones and a raster in; a table, a map and a report out. Flags override the workflow."""
-    from zonal.cluster.connection import place_of
-    from zonal.cluster.local import fork_from_a_server
+    from zonal import steps as taken
+    from zonal.cli.screen import screen
     from zonal.cluster.runner import unhandled
 
-    gc.disable()  # what imports make stays: looking for garbage in it takes a tenth of the start
-    if workflow is None and cluster is None:
-        fork_from_a_server()  # for sure, and reading the settings takes a tenth of a second
+    # What imports make stays: looking for garbage in it takes a tenth of the start.
+    gc.set_threshold(100_000)
     settings = _settings(workflow, locals())
-    if settings.cluster == "local":
-        fork_from_a_server()
-    from zonal.cli.screen import screen
-
-    # Its processes start while more is imported; what is elsewhere is found by the run itself.
-    early = place_of(settings) if settings.cluster == "local" else nullcontext()
-    with screen(quiet=quiet, json_logs=json_logs) as notify, early as runner:
+    with screen(quiet=quiet, json_logs=json_logs) as notify:
         if json_logs:
             unhandled()
-        from zonal import steps as taken  # takes its time, in which workers start
-
-        gc.freeze()
-        gc.enable()
-        results = taken.run(settings, fresh=fresh, notify=notify, runner=runner)
+        results = taken.run(settings, fresh=fresh, notify=notify, forked=True)
     if not quiet:
         for result in results:
             zones_of = result.manifest["zones"]

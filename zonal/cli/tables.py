@@ -190,17 +190,13 @@ def _take(
     step: str, place: str, output: str | None, words: dict[str, Any], *, quiet: bool, json_logs: bool
 ) -> None:
     """Take one step for an output, or for a table that someone else made."""
-    from zonal.cluster.local import fork_from_a_server
+    from zonal import steps
+    from zonal.cli.screen import screen
     from zonal.config.workflows import load
 
     settings = load(None, {**words, "steps": step, "output": place})
-    if step == "pca" and settings.cluster == "local":
-        fork_from_a_server()
-    from zonal import steps
-    from zonal.cli.screen import screen
-
     with screen(quiet=quiet, json_logs=json_logs) as notify:
-        files = steps.take(settings, output, notify)
+        files = steps.take(settings, output, notify, forked=True)
     if not quiet:
         for file in files:
             print(file)

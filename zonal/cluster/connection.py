@@ -20,8 +20,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from zonal.cluster import kubeapi, pods
-from zonal.cluster.local import DASHBOARD, local_cluster
-from zonal.cluster.runner import PATIENCE, Distributed, Runner, hush
+from zonal.cluster.local import DASHBOARD, default_workers, fork_from_a_server, local_cluster
+from zonal.cluster.runner import PATIENCE, Distributed, Runner, Threads, hush
 from zonal.errors import InputError, StoreError, ZonalError, first_line
 from zonal.events import Event, Notify, quiet, telling
 
@@ -71,7 +71,7 @@ class Starting(_Elsewhere):
 
     Parameters
     ----------
-    address, workers, threads, dashboard, patience
+    address, workers, threads, dashboard, patience, preload
         As for `connect`, whose errors the first use raises.
     """
 
@@ -82,12 +82,13 @@ class Starting(_Elsewhere):
         threads: int | None,
         dashboard: str = DASHBOARD,
         patience: float = PATIENCE,
+        preload: str | None = None,
     ) -> None:
         self._coming: Future[Runner] = Future()
         self._left = threading.Event()
         self._thread = threading.Thread(
             target=self._live,
-            args=(address, workers, threads, dashboard, patience),
+            args=(address, workers, threads, dashboard, patience, preload),
             name="zonal-cluster",
             daemon=True,
         )
@@ -141,12 +142,32 @@ class Late(_Elsewhere):
         return self._made
 
 
-def place_of(settings: Settings, notify: Notify = quiet) -> AbstractContextManager[Runner]:
-    """Return where the settings have tasks run, as a context in which it can be used.
+def place_of(
+    settings: Settings,
+    notify: Notify = quiet,
+    *,
+    preload: str | None = None,
+    forked: str | None = None,
+    in_process: bool = False,
+) -> AbstractContextManager[Runner]:
+    """Decide where tasks run, as a context in which it can be used.
 
-    That is the active Dask client where they say nothing and there is one. What is of this machine or exists
-    already is started or looked for at once. Pods cost money: they are asked for when there is something for
-    them to do.
+    That is the active Dask client where the settings say nothing and there is one. What is of this machine or
+    exists already is started or looked for at once. Pods cost money: they are asked for when there is
+    something for them to do.
+
+    Parameters
+    ----------
+    settings : Settings
+    notify : callable
+        Told of pods.
+    preload : str, optional
+        Module that workers of this machine load before their first task.
+    forked : str, optional
+        Module that a process loads of which workers of this machine are forks: for a process that is zonal's
+        own, early in its life.
+    in_process : bool
+        Where nothing says otherwise, threads of this process rather than workers.
 
     Raises
     ------
@@ -156,12 +177,17 @@ def place_of(settings: Settings, notify: Notify = quiet) -> AbstractContextManag
         If the template of pods cannot be read, or the active client's cluster has other versions than this
         process.
     """
-    said = {"cluster", "workers", "threads", "dashboard"} & settings.model_fields_set
-    if not said and (found := active(settings.patience)):
-        return contextlib.nullcontext(found)
+    if not {"cluster", "workers", "threads", "dashboard"} & settings.model_fields_set:
+        client = active(settings.patience)
+        if client is not None:
+            return contextlib.nullcontext(client)
+        if in_process:
+            return contextlib.nullcontext(Threads(default_workers(1, None)[1]))
     if settings.cluster != "kubernetes":
+        if settings.cluster == "local" and forked is not None:
+            fork_from_a_server(forked)
         local = settings.workers, settings.threads, settings.dashboard
-        return Starting(settings.cluster, *local, settings.patience)
+        return Starting(settings.cluster, *local, settings.patience, preload)
     kubeapi.require()
     template = pods.load_template(settings.cluster_template)
     return Late(lambda: _on_kubernetes(settings, template, notify))
@@ -223,6 +249,7 @@ def connect(
     threads: int | None,
     dashboard: str = DASHBOARD,
     patience: float = PATIENCE,
+    preload: str | None = None,
 ) -> Iterator[Runner]:
     """Start workers on this machine, or find a scheduler at an address.
 
@@ -236,6 +263,8 @@ def connect(
         ``host:port`` to listen on, for ``local``.
     patience : float
         Seconds to wait for workers when all are gone.
+    preload : str, optional
+        Module that workers load first, for ``local``.
 
     Raises
     ------
@@ -251,7 +280,7 @@ def connect(
             yield found
         return
     with (
-        local_cluster(workers, threads, dashboard) as cluster,
+        local_cluster(workers, threads, dashboard, preload) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         yield Distributed(client, patience=patience)

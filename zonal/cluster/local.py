@@ -45,8 +45,13 @@ def default_workers(workers: int | None, threads: int | None) -> tuple[int, int]
     return workers, threads or max(1, cores // workers)
 
 
-def fork_from_a_server() -> None:
+def fork_from_a_server(loads: str) -> None:
     """Have one process load what workers need, from now on, and have workers be forks of it.
+
+    Parameters
+    ----------
+    loads : str
+        Module that it imports.
 
     It loads while this process does, and before there is a scheduler; each worker is then there at
     once. For a process that is zonal's own, early in its life: the server of forks
@@ -60,7 +65,7 @@ def fork_from_a_server() -> None:
     added = {name: value for name, value in (ALLOCATOR | ONE_THREAD).items() if name not in os.environ}
     os.environ.update(added)
     try:
-        forkserver.set_forkserver_preload(["zonal.engine.forked"])
+        forkserver.set_forkserver_preload([loads])
         forkserver.ensure_running()
     finally:
         for name in added:
@@ -69,12 +74,12 @@ def fork_from_a_server() -> None:
 
 @contextlib.contextmanager
 def local_cluster(
-    workers: int | None, threads: int | None, dashboard: str = DASHBOARD
+    workers: int | None, threads: int | None, dashboard: str = DASHBOARD, preload: str | None = None
 ) -> Iterator[LocalCluster]:
     """Start workers on this machine, as many as asked for or as `default_workers` says.
 
     They and the scheduler listen on loopback only, whatever `dashboard` (``host:port``) says of the
-    dashboard.
+    dashboard. Each loads the module `preload` before its first task.
 
     Raises
     ------
@@ -87,7 +92,8 @@ def local_cluster(
     from zonal.cluster.dashboard import attach
 
     processes, per_process = default_workers(workers, threads)
-    preload = dask.config.get("distributed.worker.preload")
+    preloads = dask.config.get("distributed.worker.preload")
+    preloads = [preloads] if isinstance(preloads, str) else preloads
     config = {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in ALLOCATOR.items()}
     host = _listening_host(dashboard)
     if host not in ("127.0.0.1", "0.0.0.0"):  # Dask would print the scheduler's
@@ -104,7 +110,7 @@ def local_cluster(
             scheduler_kwargs={"dashboard": False},  # attached below
             # What goes wrong in a task comes back as its error; the rest is noise of workers being closed.
             silence_logs=logging.CRITICAL,
-            preload=[*([preload] if isinstance(preload, str) else preload), "zonal.preload"],
+            preload=[*preloads, *filter(None, (preload,))],
         ) as cluster,
     ):
         attach(cluster.scheduler)

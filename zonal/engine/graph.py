@@ -88,21 +88,22 @@ def wire(plan: Plan, job: Job, headers: Sequence[Any], done: Collection[int], na
     return Wiring(graph, tuple(unit_keys), tuple(part_keys))
 
 
-Result = tuple[UnitReport | UnitFailure, "list[list[Moments]]"]
+UnitValue = tuple[UnitReport | UnitFailure, "list[list[Moments]]"]
+"""What a unit gives: its report, and moments for each part that it serves."""
 
 
-def _unit(job: Job, unit: Unit, zones: Sequence[tuple[int, int]], header: Any) -> Result:
+def _unit(job: Job, unit: Unit, zones: Sequence[tuple[int, int]], header: Any) -> UnitValue:
     try:
         return run_unit(job, unit, zones, header)
     except (StoreError, MissingError) as error:  # missing to this worker: the driver saw the tile
         return UnitFailure(unit.number, error, _here()), []
 
 
-def _report(result: Result) -> UnitReport | UnitFailure:
+def _report(result: UnitValue) -> UnitReport | UnitFailure:
     return result[0]
 
 
-def _share(result: Result, place: int) -> list[Moments] | None:
+def _share(result: UnitValue, place: int) -> list[Moments] | None:
     report, shares = result
     return shares[place] if isinstance(report, UnitReport) else None
 

@@ -9,12 +9,16 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyproj
 
+from zonal.config.catalog import Catalog
+from zonal.config.settings import Settings
+from zonal.credentials import without_credentials
 from zonal.engine.fingerprint import difference, digest
 from zonal.errors import LockedError, OtherRunError, ZonalError
 from zonal.io.store.folder import Folder
@@ -36,6 +40,7 @@ from zonal.io.table.names import (
     part_name,
 )
 from zonal.io.table.table import Columns, merge_parts
+from zonal.planning.inputs import policy_of
 from zonal.planning.stage import Stage
 from zonal.planning.units import Plan
 
@@ -252,3 +257,30 @@ class Output:
     def abandon(self) -> None:
         """Forget a run that cannot end well: nothing of it is worth resuming."""
         self.folder.remove(RUN_FILE)
+
+
+def outputs(settings: Settings, catalog: Catalog) -> dict[int | None, Output]:
+    """Where the table of each year goes."""
+    return {year: Output(folder_of(settings, catalog, str(year))) for year in settings.year or (None,)}
+
+
+def folder_of(settings: Settings, catalog: Catalog, year: str) -> Folder:
+    """Fill in what the output's name leaves open; that of several years ends in the year."""
+    url = (settings.output or default_output(settings)).rstrip("/") or "/"
+    if len(settings.year) > 1 and "{year}" not in url:
+        url += "-{year}"
+    url = url.replace("{state}", settings.place).replace("{year}", year)
+    policy = replace(policy_of(settings), twice=False, cache=None)  # what a run writes is its own
+    return Folder(url, catalog.storage_options(url), policy)
+
+
+def default_output(settings: Settings) -> str:
+    """``./zonal-out/WA-2020``; of several years, their common beginning; other zones and rasters by name."""
+    words = [settings.place] if settings.state else []
+    for name in ("zones", "raster"):
+        value = getattr(settings, name)
+        if value != type(settings).model_fields[name].default:
+            first = value if isinstance(value, str) else value[0]
+            words.append(PurePosixPath(without_credentials(first).split("?")[0]).stem)
+    words += [str(year) for year in settings.year] if len(settings.year) == 1 else []
+    return "./zonal-out/" + "-".join(words)

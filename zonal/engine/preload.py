@@ -10,6 +10,12 @@ from __future__ import annotations
 import gc
 from typing import Any
 
+PRELOAD = "zonal.preload"
+"""The public name of this module, as ``dask worker --preload`` takes it."""
+
+FORKED = "zonal.engine.forked"
+"""What the process loads that workers of a command are forked from."""
+
 MEMORY = 192 * 2**20
 """Bytes a thread: the pixels of an AEF chunk (64 MB); the rest for coverage, moments and tables."""
 

@@ -32,7 +32,6 @@ class Request:
     Parameters
     ----------
     settings : Settings
-    catalog : Catalog
     zones : ZoneInput
     raster : RasterInput
     filters : Filters
@@ -41,22 +40,20 @@ class Request:
     """
 
     settings: Settings
-    catalog: Catalog
     zones: ZoneInput
     raster: RasterInput
     filters: Filters
     columns: Columns
 
     @classmethod
-    def of(cls, settings: Settings, frame: gpd.GeoDataFrame | None = None) -> Request:
+    def of(cls, settings: Settings, catalog: Catalog, frame: gpd.GeoDataFrame | None = None) -> Request:
         """Find what the settings name: the index or the headers of files are read, zones are not."""
-        catalog = Catalog.load(settings.catalog, settings.mirror, settings.storage_options)
         zones = zone_input(settings, catalog, frame)
         raster = raster_input(settings, catalog)
         filters = Filters(settings.bbox, settings.county, settings.max_land_km2, settings.keep_water)
         narrow = raster.reader.rule == "aef"
         columns = Columns(zones.columns.zone_id, raster.reader.bands, settings.stats, narrow)
-        return cls(settings, catalog, zones, raster, filters, columns)
+        return cls(settings, zones, raster, filters, columns)
 
     @property
     def years(self) -> tuple[int | None, ...]:

@@ -12,22 +12,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
-from pathlib import PurePosixPath
 from typing import Any
 
 import geopandas as gpd
 
-from zonal.cluster.connection import place_of
 from zonal.cluster.runner import Runner
 from zonal.config.catalog import Catalog
 from zonal.config.settings import Settings
-from zonal.credentials import without_credentials
 from zonal.engine.fingerprint import digest, fingerprint
 from zonal.engine.manifest import about, figures
-from zonal.engine.output import Output
+from zonal.engine.output import Output, folder_of, outputs
 from zonal.engine.request import Request
 from zonal.engine.rounds import gather
-from zonal.engine.work import Job, look
+from zonal.engine.work import Job, PartReport, UnitReport, look
 from zonal.errors import InputError, ZonalError, first_line
 from zonal.events import RUN_ID, Event, Notify, labelled, quiet, telling, timed
 from zonal.io.store.folder import Folder
@@ -35,7 +32,7 @@ from zonal.io.store.lock import Lock
 from zonal.io.table.names import DATASET, TABLE, WORK, part_name
 from zonal.io.table.table import covered_zones
 from zonal.planning.costs import Opened, costs, plan_year
-from zonal.planning.inputs import absolute, policy_of
+from zonal.planning.inputs import absolute
 from zonal.planning.stage import Stage
 from zonal.planning.units import Costs, Plan
 
@@ -68,24 +65,30 @@ class Result:
 def run(
     settings: Settings,
     *,
+    runner: Runner,
     fresh: bool = False,
     notify: Notify = quiet,
-    runner: Runner | None = None,
     frame: gpd.GeoDataFrame | None = None,
+    catalog: Catalog | None = None,
+    places: Mapping[int | None, Output] | None = None,
 ) -> list[Result]:
     """Make the table of a workflow: its first step.
 
     Parameters
     ----------
     settings : Settings
+    runner : Runner
+        Where tasks run.
     fresh : bool
         Replace what the output holds, instead of resuming it or refusing.
     notify : callable
         Told of every `Event`.
-    runner : Runner, optional
-        Where tasks run, in place of what `settings.cluster` says.
     frame : GeoDataFrame, optional
         Zones, in place of `settings.zones`.
+    catalog : Catalog, optional
+        As the settings name it, if it is loaded already.
+    places : mapping of year to Output, optional
+        `outputs` of the same settings, if they are known already.
 
     Returns
     -------
@@ -97,40 +100,35 @@ def run(
     ZonalError
         One of its kinds, with the exit code of the command line.
     """
-    inputs = Request.of(settings, frame)
-    years = inputs.years
-    places = outputs(settings, inputs.catalog)
-    key = inputs.stage_key()
+    catalog = catalog or catalog_of(settings)
+    places = places or outputs(settings, catalog)
+    request = Request.of(settings, catalog, frame)
+    years = request.years
+    key = request.stage_key()
     if not fresh:
-        done = [inputs.complete(year, output, key) for year, output in places.items()]
-        if all(done):
-            found = zip(places.values(), done, strict=True)
-            return [_result(output, manifest, fresh=False) for output, manifest in found if manifest]
+        manifests = [request.complete(year, output, key) for year, output in places.items()]
+        if all(manifests):
+            pairs = zip(places.values(), manifests, strict=True)
+            return [_result(output, manifest, fresh=False) for output, manifest in pairs if manifest]
     results = []
     with ExitStack() as stack:
-        if runner is None:  # its processes start while zones are staged
-            runner = stack.enter_context(place_of(settings, notify))
         # The years share one stage: beside their outputs, or inside the only one.
         home = places[years[0]]
         if len(years) > 1:
-            home = Output(_folder(settings, inputs.catalog, "stage"))
+            home = Output(folder_of(settings, catalog, "stage"))
         locks = {
             url: stack.enter_context(output.locked(fresh=fresh, tell=telling(notify)))
             for url, output in {o.folder.url: o for o in (home, *places.values())}.items()
         }
         seconds: dict[str, float] = {}
         with timed("staging", seconds, notify):
-            staged = inputs.stage(home.folder.sub(WORK).sub(f"stage-{key[:16]}"), key, telling(notify))
+            staged = request.stage(home.folder.sub(WORK).sub(f"stage-{key[:16]}"), key, telling(notify))
             _tell_zones(staged, notify)
         for year, output in places.items():
-            with labelled(notify, year=year) as told:
-                one = _Run(inputs, year, output, locks[output.folder.url], staged, told, dict(seconds))
-                result = one.prepare(fresh=fresh)
-                if result is None:
-                    with timed("waiting", one.seconds, told):
-                        told(Event("info", runner.described))
-                    result = one.execute(runner, fresh=fresh)
-            results.append(result)
+            with labelled(notify, year=year) as notify_year:
+                lock = locks[output.folder.url]
+                task = _Year(request, year, output, lock, staged, notify_year, dict(seconds))
+                results.append(task.run(runner, fresh=fresh))
     return results
 
 
@@ -155,38 +153,28 @@ def plan(
     -------
     dict of year to Costs
     """
-    found: dict[int | None, Costs] = {}
+    by_year: dict[int | None, Costs] = {}
     with (
         labelled(notify, **settings.labels) as notify,
         tempfile.TemporaryDirectory(prefix="zonal-plan-") as scratch,
     ):
-        inputs = Request.of(settings, frame)
-        staged = inputs.stage(Folder(scratch), inputs.stage_key(), telling(notify))
-        for year in inputs.years:
-            with labelled(notify, year=year) as told:
-                made, opened, missing = plan_year(settings, inputs.raster, staged, year, headers=headers)
+        request = Request.of(settings, catalog_of(settings), frame)
+        staged = request.stage(Folder(scratch), request.stage_key(), telling(notify))
+        for year in request.years:
+            with labelled(notify, year=year) as notify_year:
+                made, opened, missing = plan_year(settings, request.raster, staged, year, headers=headers)
                 for sentence in _lacking(missing):
-                    told(Event("warning", sentence))
-                found[year] = costs(inputs.raster, staged, made, opened)
-    return found
+                    notify_year(Event("warning", sentence))
+                by_year[year] = costs(request.raster, staged, made, opened)
+    return by_year
 
 
-def outputs(settings: Settings, catalog: Catalog) -> dict[int | None, Output]:
-    """Where the table of each year goes."""
-    return {year: Output(_folder(settings, catalog, str(year))) for year in settings.year or (None,)}
+def catalog_of(settings: Settings) -> Catalog:
+    """Load the catalog that the settings name."""
+    return Catalog.load(settings.catalog, settings.mirror, settings.storage_options)
 
 
-def _folder(settings: Settings, catalog: Catalog, year: str) -> Folder:
-    """Fill in what the output's name leaves open; one of several years ends in its year if it leaves none."""
-    url = (settings.output or default_output(settings)).rstrip("/") or "/"
-    if len(settings.year) > 1 and "{year}" not in url:
-        url += "-{year}"
-    url = url.replace("{state}", settings.place).replace("{year}", year)
-    policy = replace(policy_of(settings), twice=False, cache=None)  # what a run writes is its own
-    return Folder(url, catalog.storage_options(url), policy)
-
-
-def finished(settings: Settings) -> list[Result]:
+def finished(places: Mapping[int | None, Output]) -> list[Result]:
     """Return the finished tables in a workflow's outputs, whatever they were made from.
 
     Raises
@@ -194,26 +182,13 @@ def finished(settings: Settings) -> list[Result]:
     InputError
         If an output holds none.
     """
-    catalog = Catalog.load(settings.catalog, settings.mirror, settings.storage_options)
-    found = []
-    for output in outputs(settings, catalog).values():
+    results = []
+    for output in places.values():
         manifest = output.manifest()
         if manifest is None:
             raise InputError(f"{output.folder.shown()}: no finished table here; the step 'stats' makes it")
-        found.append(_result(output, manifest, fresh=False))
-    return found
-
-
-def default_output(settings: Settings) -> str:
-    """``./zonal-out/WA-2020``; of several years, their common beginning; other zones and rasters by name."""
-    words = [settings.place] if settings.state else []
-    for name in ("zones", "raster"):
-        value = getattr(settings, name)
-        if value != type(settings).model_fields[name].default:
-            first = value if isinstance(value, str) else value[0]
-            words.append(PurePosixPath(without_credentials(first).split("?")[0]).stem)
-    words += [str(year) for year in settings.year] if len(settings.year) == 1 else []
-    return "./zonal-out/" + "-".join(words)
+        results.append(_result(output, manifest, fresh=False))
+    return results
 
 
 def _tell_zones(staged: Stage, notify: Notify) -> None:
@@ -232,107 +207,130 @@ def _result(output: Output, manifest: dict[str, Any], *, fresh: bool) -> Result:
     return Result(output.folder.shown(), output.folder.shown(manifest["table"]), manifest, fresh)
 
 
-@dataclass
-class _Run:
+@dataclass(frozen=True)
+class _Planned:
+    """What a year's run will do, on the files' own headers."""
+
+    plan: Plan
+    opened: Sequence[Opened]
+    missing: Sequence[str]
+    costs: Costs
+    fingerprint: dict[str, Any]
+
+    @property
+    def header_bytes(self) -> int:
+        """Read to open the tiles."""
+        return sum(raster.header_bytes for _, _, raster in self.opened)
+
+
+@dataclass(frozen=True)
+class _Year:
     """One year into one folder; what must outlive it is on the store."""
 
-    inputs: Request
+    request: Request
     year: int | None
     output: Output
     lock: Lock
     staged: Stage
     notify: Notify
     seconds: dict[str, float]
-    plan: Plan = field(init=False)
-    opened: list[Opened] = field(init=False)
-    missing: list[str] = field(init=False)
-    costs: Costs = field(init=False)
-    header_bytes: int = field(init=False)
-    fingerprint: dict[str, Any] = field(init=False)
 
-    def prepare(self, *, fresh: bool) -> Result | None:
-        """Plan on the files' own headers; return the result if the output holds it already."""
-        raster = self.inputs.raster
-        with timed("planning", self.seconds, self.notify):
-            self.plan, self.opened, self.missing = plan_year(
-                self.inputs.settings, raster, self.staged, self.year, headers=True
-            )
-            self.header_bytes = sum(file.header_bytes for _, _, file in self.opened)
-            self.costs = costs(raster, self.staged, self.plan, self.opened)
-        if not self.plan.units:
-            of_year = f" of {self.year}" if self.year else ""
-            raise InputError(f"no tile{of_year} in {raster.name} covers any of the {self.plan.zones:,} zones")
-        tiles = {
-            tile.path: {"bounds": list(tile.grid.bounds), "crs": tile.grid.crs, **asdict(stat)}
-            for tile, stat, _ in self.opened
-        }
-        self.fingerprint = fingerprint(
-            self.inputs.settings, self.year, self.inputs.reading, self.staged.hash_of(self.year), tiles
-        )
-        manifest = None if fresh else self.output.finished(self.fingerprint)
-        return None if manifest is None else _result(self.output, manifest, fresh=False)
-
-    def execute(self, runner: Runner, *, fresh: bool) -> Result:
-        """Run what is missing, publish, commit."""
+    def run(self, runner: Runner, *, fresh: bool) -> Result:
+        """Plan, run what is missing, publish; or return what the output holds already."""
+        planned = self._plan()
+        manifest = None if fresh else self.output.finished(planned.fingerprint)
+        if manifest is not None:
+            return _result(self.output, manifest, fresh=False)
+        with timed("waiting", self.seconds, self.notify):
+            self.notify(Event("info", runner.described))
+        parts = self.output.begin(planned.fingerprint, planned.plan, self.lock, fresh=fresh)
+        job = self._job(planned, parts)
         with timed("computing", self.seconds, self.notify):
-            parts = self.output.begin(self.fingerprint, self.plan, self.lock, fresh=fresh)
-            job = self._job(parts)
-            _probe(runner, job)
-            headers = [file.header for _, _, file in self.opened]
-            name = f"{digest(self.fingerprint)[:8]}-{uuid.uuid4().hex[:8]}"
-            to_fetch = self.costs.bytes_to_fetch
-            reports = gather(runner, self.plan, job, headers, name, to_fetch, self.notify, self.lock.check)
+            reports = self._compute(planned, job, runner)
         with timed("publishing", self.seconds, self.notify):
-            zones = covered_zones(parts, [part_name(part.number) for part in self.plan.parts])
-            if not zones["covered"]:
-                self.output.abandon()
-                raise InputError(
-                    f"none of the {self.plan.zones:,} zones covers a valid pixel of {self.inputs.raster.name}"
-                )
-            files = self.output.assemble(self.plan, self.staged, parts, job.columns, job.about)
+            zones, files = self._assemble(planned, job)
         manifest = {
-            **self._described(),
+            **self._described(planned),
             "table": TABLE if files == [TABLE] else DATASET,
             "files": files,
-            **figures(self.staged, self.plan, zones, self.costs, self.header_bytes, reports, self.seconds),
+            **figures(
+                *(self.staged, planned.plan, zones, planned.costs, planned.header_bytes),
+                *(reports, self.seconds),
+            ),
         }
         self.output.commit(manifest, parts, self.lock)
-        for sentence in _warnings(manifest["zones"], self.missing):
+        for sentence in _warnings(manifest["zones"], planned.missing):
             self.notify(Event("warning", sentence))
         return _result(self.output, manifest, fresh=True)
 
-    def _job(self, parts: Folder) -> Job:
-        settings, raster = self.inputs.settings, self.inputs.raster
+    def _plan(self) -> _Planned:
+        """Plan on the files' own headers; InputError if no tile covers a zone."""
+        settings, raster = self.request.settings, self.request.raster
+        with timed("planning", self.seconds, self.notify):
+            plan, opened, missing = plan_year(settings, raster, self.staged, self.year, headers=True)
+            weighed = costs(raster, self.staged, plan, opened)
+        if not plan.units:
+            of_year = f" of {self.year}" if self.year else ""
+            raise InputError(f"no tile{of_year} in {raster.name} covers any of the {plan.zones:,} zones")
+        tiles = {
+            tile.path: {"bounds": list(tile.grid.bounds), "crs": tile.grid.crs, **asdict(stat)}
+            for tile, stat, _ in opened
+        }
+        zones = self.staged.hash_of(self.year)
+        identity = fingerprint(settings, self.year, self.request.reading, zones, tiles)
+        return _Planned(plan, opened, missing, weighed, identity)
+
+    def _compute(self, planned: _Planned, job: Job, runner: Runner) -> list[UnitReport | PartReport]:
+        """Have all parts written that are not there yet."""
+        _probe(runner, job)
+        headers = [raster.header for _, _, raster in planned.opened]
+        name = f"{digest(planned.fingerprint)[:8]}-{uuid.uuid4().hex[:8]}"  # other runs may share the cluster
+        to_fetch = planned.costs.bytes_to_fetch
+        return gather(runner, planned.plan, job, headers, name, to_fetch, self.notify, self.lock.check)
+
+    def _assemble(self, planned: _Planned, job: Job) -> tuple[dict[str, int], list[str]]:
+        """Make the table of the parts: its zones by fate, and the names that its files will have."""
+        plan, parts = planned.plan, job.parts
+        zones = covered_zones(parts, [part_name(part.number) for part in plan.parts])
+        if not zones["covered"]:
+            self.output.abandon()
+            raise InputError(
+                f"none of the {plan.zones:,} zones covers a valid pixel of {self.request.raster.name}"
+            )
+        return zones, self.output.assemble(plan, self.staged, parts, job.columns, job.about)
+
+    def _job(self, planned: _Planned, parts: Folder) -> Job:
+        settings, raster = self.request.settings, self.request.raster
         return Job(
             stage=replace(self.staged, folder=_everywhere(self.staged.folder)),
             parts=_everywhere(parts),
             reader=raster.reader,
-            tiles=self.plan.tiles,
-            urls=tuple(raster.url(tile.path) for tile in self.plan.tiles),
-            columns=self.inputs.columns,
+            tiles=planned.plan.tiles,
+            urls=tuple(raster.url(tile.path) for tile in planned.plan.tiles),
+            columns=self.request.columns,
             coverage=settings.coverage,
             engine=settings.engine,
             year=self.year,
-            about=about(settings, self.year, self.staged.zone_id, self.inputs.zones.source, raster.source),
-            stats=tuple(stat for _, stat, _ in self.opened),
+            about=about(settings, self.year, self.staged.zone_id, self.request.zones.source, raster.source),
+            stats=tuple(stat for _, stat, _ in planned.opened),
         )
 
-    def _described(self) -> dict[str, Any]:
+    def _described(self, planned: _Planned) -> dict[str, Any]:
         """Say what ran on what: the first half of the manifest."""
-        raster = self.inputs.raster
+        raster = self.request.raster
         index = {"url": raster.index_name, **asdict(raster.index_stat)} if raster.index_stat else None
         return {
             "zonal_version": version("zonal"),
             "run": RUN_ID,
-            "settings": self.inputs.settings.public() | {"year": self.year},
-            "fingerprint": digest(self.fingerprint),
-            "fingerprint_of": self.fingerprint,
+            "settings": self.request.settings.public() | {"year": self.year},
+            "fingerprint": digest(planned.fingerprint),
+            "fingerprint_of": planned.fingerprint,
             "stage_key": self.staged.key,
             "inputs": {
                 "zones": self.staged.report["files"],
                 "index": index,
-                "tiles": [{"path": tile.path, **asdict(stat)} for tile, stat, _ in self.opened],
-                "missing_tiles": self.missing,
+                "tiles": [{"path": tile.path, **asdict(stat)} for tile, stat, _ in planned.opened],
+                "missing_tiles": planned.missing,
                 "coordinate_operations": self.staged.report["operations"],
             },
         }

@@ -142,17 +142,13 @@ def _settings(run: Mapping[str, Any]) -> dict[str, Any]:
     return {name: settings[name] for name in _SHOWN if settings.get(name) not in (None, [], "")}
 
 
-def _done(
-    folder: Folder, begun: Mapping[str, Any]
-) -> tuple[tuple[int, int] | None, tuple[int, int] | None, str | None]:
+def _done(folder: Folder, begun: Mapping[str, Any]) -> tuple[tuple[int, int], tuple[int, int], str | None]:
     """Count the parts that are written, and their zones, and say when the last one was."""
-    sizes = begun.get("zones")
-    if not isinstance(sizes, list):  # of an older zonal
-        return None, None, None
-    found = folder.entries(f"{WORK}/{begun['parts']}")
-    numbers = {number: entry for name, entry in found.items() if (number := part_number(name)) is not None}
-    done = [number for number in numbers if number < len(sizes)]
-    moved = max(filter(None, (_moment(numbers[number]) for number in done)), default=None)
+    sizes: list[int] = begun["zones"]
+    entries = folder.entries(f"{WORK}/{begun['parts']}")
+    parts = {number: entry for name, entry in entries.items() if (number := part_number(name)) is not None}
+    done = [number for number in parts if number < len(sizes)]
+    moved = max(filter(None, (_moment(parts[number]) for number in done)), default=None)
     return (len(done), len(sizes)), (sum(sizes[number] for number in done), sum(sizes)), moved
 
 

@@ -6,9 +6,12 @@ values and give plain values, whoever calls them and however often.
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
@@ -19,12 +22,11 @@ import pyproj
 import shapely
 
 from zonal.credentials import hide
-from zonal.engine.chunks import Scratch, decoded
 from zonal.errors import InputError, ZonalError
 from zonal.geo.antimeridian import Geometries
 from zonal.geo.grid import Bounds, Grid
 from zonal.geo.pieces import Pieces, areas
-from zonal.io.raster.raster import Stat
+from zonal.io.raster.raster import Pixels, Raster, Stat, Stored
 from zonal.io.raster.reader import Reader
 from zonal.io.store.folder import Folder
 from zonal.io.table.names import part_name
@@ -39,6 +41,15 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class Scratch(threading.local):
+    """Pixels that a thread needs no more, for its next unit to write over; stay behind when pickled."""
+
+    pixels: Pixels | None = None
+
+    def __reduce__(self) -> tuple[type[Scratch], tuple[()]]:
+        return Scratch, ()
 
 
 @dataclass(frozen=True)
@@ -144,6 +155,48 @@ def _guarded(function: Callable[Concatenate[Job, P], T]) -> Callable[Concatenate
     return guarded
 
 
+@contextmanager
+def _decoded(
+    raster: Raster, chunks: Sequence[int], scratch: Scratch, then: Callable[[], None] | None = None
+) -> Iterator[Iterator[tuple[int, Pixels]]]:
+    """Begin to fetch chunks, and decode them as they are asked for.
+
+    Memory: the pixels of one chunk, and the stored bytes of two that came over a network.
+
+    Parameters
+    ----------
+    raster : Raster
+    chunks : sequence of int
+        At least one.
+    scratch : Scratch
+        Of the run.
+    then : callable, optional
+        Called while the last chunk is decoded; what it raises is raised after that chunk.
+
+    Yields
+    ------
+    iterator of (int, Pixels)
+        For each chunk the bytes read for it, and its pixels: those of the one before are written over.
+    """
+    ahead = ThreadPoolExecutor(1, "zonal-ahead")
+    try:
+
+        def follow(coming: Future[Any]) -> Iterator[tuple[int, Pixels]]:
+            for after in (*chunks[1:], None):
+                stored: Stored = coming.result()
+                if after is not None:
+                    coming = ahead.submit(raster.fetch, after)
+                elif then is not None:
+                    coming = ahead.submit(then)
+                scratch.pixels = raster.decode(stored, scratch.pixels)
+                yield stored.nbytes, scratch.pixels
+            coming.result()
+
+        yield follow(ahead.submit(raster.fetch, chunks[0]))
+    finally:  # not waited for when this thread fails or is interrupted
+        ahead.shutdown(wait=False, cancel_futures=True)
+
+
 @_guarded
 def run_unit(
     job: Job, unit: Unit, zones: Sequence[tuple[int, int]], header: Any = None
@@ -180,10 +233,10 @@ def run_unit(
         )
     grids = [tile.grid.chunk(chunk) for chunk in unit.chunks]
     unchanged = partial(job.reader.check_unchanged, url, raster.stat)
-    found: list[Moments] = []
+    by_chunk: list[Moments] = []
     fetched = 0
     try:
-        with decoded(raster, unit.chunks, job.scratch, unchanged) as coming:
+        with _decoded(raster, unit.chunks, job.scratch, unchanged) as coming:
             pieces, numbers, staged = _pieces(job, unit, _around(grids))
             bounds = shapely.bounds(pieces.geometry)
             for chunk, grid, (nbytes, pixels) in zip(unit.chunks, grids, coming, strict=True):
@@ -201,12 +254,12 @@ def run_unit(
                     extremes=bool(EXTREMES & {*job.columns.stats}),
                     kept=_held(pieces.geometry[here], coverage, grid),
                 )
-                found.append(moments)
+                by_chunk.append(moments)
     except ZonalError:
         job.reader.blame_replacement(url, raster.stat)
         raise
     # Not joined yet: to copy them all once more would only make the last part wait.
-    served = [[some for of_chunk in found if len(some := of_chunk.of_zones(*run))] for run in zones]
+    served = [[some for of_chunk in by_chunk if len(some := of_chunk.of_zones(*run))] for run in zones]
     report = UnitReport(
         unit.number,
         len(unit.chunks),

@@ -1,4 +1,4 @@
-"""Workers of this machine: how many there are, what they start from, what they are given.
+"""Workers of this machine: how many there are, what they start from, what they are given; their dashboard.
 
 Knows operating system and Dask's local cluster; knows no task and no client.
 """
@@ -11,7 +11,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zonal.errors import UsageError
 
@@ -39,7 +39,8 @@ def default_workers(workers: int | None, threads: int | None) -> tuple[int, int]
     """Choose processes, and threads a process, where the settings leave them open: four threads share one."""
     from dask.system import cpu_count
 
-    cores = max(1, int(cpu_count()))  # of a container, what its quota allows
+    # Of a container, what its quota allows.
+    cores = max(1, int(cpu_count()))
     if workers is None:
         workers = max(1, cores // (threads or min(cores, 4)))
     return workers, threads or max(1, cores // workers)
@@ -89,14 +90,13 @@ def local_cluster(
     import dask
     from distributed import LocalCluster
 
-    from zonal.cluster.dashboard import attach
-
     processes, per_process = default_workers(workers, threads)
     preloads = dask.config.get("distributed.worker.preload")
     preloads = [preloads] if isinstance(preloads, str) else preloads
     config = {f"distributed.nanny.pre-spawn-environ.{name}": value for name, value in ALLOCATOR.items()}
     host = _listening_host(dashboard)
-    if host not in ("127.0.0.1", "0.0.0.0"):  # Dask would print the scheduler's
+    if host not in ("127.0.0.1", "0.0.0.0"):
+        # Dask would print the scheduler's host.
         config["distributed.dashboard.link"] = f"{{scheme}}://{host}:{{port}}/status"
     with (
         dask.config.set(config),
@@ -107,14 +107,35 @@ def local_cluster(
             processes=True,
             host="127.0.0.1",
             dashboard_address=dashboard,
-            scheduler_kwargs={"dashboard": False},  # attached below
+            # Attached below.
+            scheduler_kwargs={"dashboard": False},
             # What goes wrong in a task comes back as its error; the rest is noise of workers being closed.
             silence_logs=logging.CRITICAL,
             preload=[*preloads, *filter(None, (preload,))],
         ) as cluster,
     ):
-        attach(cluster.scheduler)
+        _attach_dashboard(cluster.scheduler)
         yield cluster
+
+
+def _attach_dashboard(scheduler: Any) -> None:
+    """Give a scheduler a dashboard that is loaded with the first request that nobody else answers.
+
+    Its libraries take half a second of every start, and most runs nobody watches.
+    """
+    from tornado import web
+
+    application = scheduler.http_application
+
+    class Late(web.Application):
+        def find_handler(self, request: Any, **more: Any) -> Any:
+            from distributed.dashboard.scheduler import connect
+
+            application.applications.remove(self)
+            connect(application, scheduler.http_server, scheduler)
+            return application.find_handler(request, **more)
+
+    application.add_application(Late())
 
 
 def _listening_host(place: str) -> str:

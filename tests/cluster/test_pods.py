@@ -77,8 +77,8 @@ def test_what_is_no_daskcluster_is_said(change: dict[str, Any], words: str) -> N
 def test_a_driver_outside_of_a_job_owns_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("ZONAL_NAMESPACE", "ZONAL_POD", "ZONAL_JOB", "ZONAL_JOB_UID"):
         monkeypatch.delenv(name, raising=False)
-    assert pods.Driver.here() == pods.Driver()
-    assert pods.Driver.here().owner is None
+    assert pods.DriverPod.here() == pods.DriverPod()
+    assert pods.DriverPod.here().owner is None
     monkeypatch.setenv("ZONAL_JOB", "zonal-1")
     monkeypatch.setenv("ZONAL_JOB_UID", "u-1")
-    assert pods.Driver.here().owner == OWNER
+    assert pods.DriverPod.here().owner == OWNER

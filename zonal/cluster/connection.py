@@ -6,12 +6,10 @@ Knows how each is started or found, checked and left; what runs there is a `Runn
 from __future__ import annotations
 
 import contextlib
-import math
 import platform
 import socket
 import sys
 import threading
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future
@@ -20,6 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from zonal.cluster import kubeapi, pods
+from zonal.cluster.kubeapi import CLOCK, Clock
 from zonal.cluster.local import DASHBOARD, default_workers, fork_from_a_server, local_cluster
 from zonal.cluster.runner import PATIENCE, Distributed, Runner, Threads, hush
 from zonal.errors import InputError, StoreError, ZonalError, first_line
@@ -31,9 +30,6 @@ if TYPE_CHECKING:
 
 LISTENING = 5.0
 """Seconds for a scheduler's answer while it may not be up."""
-
-PASSING = 10.0
-"""Seconds after which what keeps pods from running is worth telling: most of it passes."""
 
 
 class _Elsewhere(ABC):
@@ -190,54 +186,57 @@ def place_of(
         return Starting(settings.cluster, *local, settings.patience, preload)
     kubeapi.require()
     template = pods.load_template(settings.cluster_template)
-    return Late(lambda: _on_kubernetes(settings, template, notify))
+    return Late(lambda: on_kubernetes(settings, template, notify))
 
 
 @contextlib.contextmanager
-def _on_kubernetes(settings: Settings, template: dict[str, Any], notify: Notify) -> Iterator[Runner]:
-    """Have pods, and enough of them, for as long as a `with` lasts."""
+def on_kubernetes(
+    settings: Settings, template: dict[str, Any], notify: Notify = quiet, clock: Clock = CLOCK
+) -> Iterator[Runner]:
+    """Have pods, and enough of them, for as long as a `with` lasts.
+
+    Parameters
+    ----------
+    settings : Settings
+        How many, and for how long they are waited for.
+    template : dict
+        As `pods.load_template` returns it.
+    notify : callable
+        Told what comes, goes and stays in the way.
+    clock : Clock
+
+    Raises
+    ------
+    InputError
+        If the API or the operator refuses the cluster, or it has other versions than this process.
+    StoreError
+        If the API does not answer, or too few workers came.
+    """
     hush()
     tell = telling(notify)
-    seen: dict[str, float] = {}
 
     def warn(text: str) -> None:
         notify(Event("warning", text))
 
-    with pods.asked(template, settings.workers, settings.min_workers, tell, warn) as cluster:
-        until = time.monotonic() + settings.patience
-
-        def wait(what: str) -> None:
-            """Tell what stays in the way, once each; raise StoreError when it took too long."""
-            troubles = cluster.troubles()
-            for trouble in troubles:
-                since = seen.setdefault(trouble, time.monotonic())
-                if time.monotonic() - since > PASSING:
-                    seen[trouble] = math.inf
-                    tell(trouble)
-            if time.monotonic() > until:
-                because = f": {troubles[0]}" if troubles else ""
-                raise StoreError(f"{cluster} has {what} after {settings.patience:g} s{because}")
-            time.sleep(kubeapi.LOOK)
-
+    with pods.requested(template, settings.workers, settings.min_workers, tell, warn, clock) as cluster:
+        startup = pods.Startup(cluster, settings.patience, tell, clock)
         while (address := cluster.address()) is None:
-            wait("no scheduler")
-        while True:  # its service is there before it is
-            with contextlib.suppress(InputError):
-                if _listens(address):
-                    client = _client(address, timeout=LISTENING)
-                    break
-            wait("no scheduler that answers")
-        with _closing(Distributed(client, address, settings.patience)) as found:
-            while (there := found.count()) < settings.min_workers:
-                wait(f"{there} of {settings.min_workers} workers")
-            _check_versions(found)
+            startup.wait("no scheduler")
+        # Its service is there before it is.
+        while (client := _answering(address)) is None:
+            startup.wait("no scheduler that answers")
+        with _closing(Distributed(client, address, settings.patience)) as runner:
+            while (count := runner.count()) < settings.min_workers:
+                startup.wait(f"{count} of {settings.min_workers} workers")
+            _check_versions(runner)
             try:
-                yield found
+                yield runner
             except StoreError:
                 try:
                     for trouble in cluster.troubles():
                         warn(trouble)
-                except ZonalError as error:  # that the cluster is gone, say
+                # That the cluster is gone, say.
+                except ZonalError as error:
                     warn(str(error))
                 raise
 
@@ -275,9 +274,9 @@ def connect(
 
     hush()
     if address != "local":
-        with _closing(Distributed(_client(address, timeout=20), address, patience)) as found:
-            _check_workers(found, 60)
-            yield found
+        with _closing(Distributed(_client(address, timeout=20), address, patience)) as runner:
+            _check_workers(runner, 60)
+            yield runner
         return
     with (
         local_cluster(workers, threads, dashboard, preload) as cluster,
@@ -286,14 +285,14 @@ def connect(
         yield Distributed(client, patience=patience)
 
 
-def _listens(address: str) -> bool:
-    """Whether somebody does, at once; a client of Dask that fails would leave a thread behind."""
+def _answering(address: str) -> Any | None:
+    """Return the client of a scheduler, or None while none answers."""
     host, _, port = address.removeprefix("tcp://").rpartition(":")
-    try:
+    # A client of Dask that fails leaves a thread behind: none is made before somebody listens.
+    with contextlib.suppress(OSError, InputError):
         socket.create_connection((host.strip("[]"), int(port)), timeout=LISTENING).close()
-    except OSError:
-        return False
-    return True
+        return _client(address, timeout=LISTENING)
+    return None
 
 
 def _client(address: str, timeout: float) -> Any:
@@ -317,21 +316,22 @@ def _client(address: str, timeout: float) -> Any:
     try:
         return Client(address, timeout=timeout, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
-        cause = first_line(error).rpartition(">: ")[2]  # without the name of the closed connection
+        # Without the name of the closed connection.
+        cause = first_line(error).rpartition(">: ")[2]
         raise InputError(f"no Dask scheduler answers at {address}: {cause}") from None
 
 
 @contextlib.contextmanager
-def _closing(found: Distributed) -> Iterator[Distributed]:
+def _closing(runner: Distributed) -> Iterator[Distributed]:
     """Close a client at the end; one whose scheduler is gone would wait for it."""
     try:
-        yield found
+        yield runner
     finally:
-        if found.connected:
-            found.client.close()
+        if runner.connected:
+            runner.client.close()
         else:
             with contextlib.suppress(TimeoutError):
-                found.client.close(timeout=2)
+                runner.client.close(timeout=2)
 
 
 SAME = ("zonal", "dask", "distributed", "numpy", "numba", "pyarrow")
@@ -339,42 +339,45 @@ SAME = ("zonal", "dask", "distributed", "numpy", "numba", "pyarrow")
 it, and the last digit of what they compute."""
 
 
-def _check_workers(found: Distributed, seconds: float) -> None:
+def _check_workers(runner: Distributed, seconds: float) -> None:
     """Wait for a worker, and compare versions; InputError if none comes, or one differs."""
     try:
-        with found.reached():
-            found.client.wait_for_workers(1, timeout=seconds)
+        with runner.reached():
+            runner.client.wait_for_workers(1, timeout=seconds)
     except TimeoutError:
-        raise InputError(f"the scheduler at {found.address} has no workers") from None
-    _check_versions(found)
+        raise InputError(f"the scheduler at {runner.address} has no workers") from None
+    _check_versions(runner)
 
 
-def _check_versions(found: Distributed) -> None:
+def _check_versions(runner: Distributed) -> None:
     """Find who has another version, or none, before anything with storage options in it is sent there.
 
     What cannot be unpickled is shown in Dask's logs, byte by byte.
     """
-    _check_same(found, "Python", platform.python_version)
+    _check_same(runner, "Python", platform.python_version)
     for name in SAME:
-        _check_same(found, name, version, name)
+        _check_same(runner, name, version, name)
 
 
-def _check_same(found: Distributed, name: str, ask: Callable[..., str], *words: str) -> None:
+def _check_same(runner: Distributed, name: str, ask: Callable[..., str], *words: str) -> None:
     """Ask this process, the scheduler and the workers the same; InputError where one answers otherwise."""
     mine = ask(*words)
     theirs: dict[str, Any] = {}
-    with found.reached():
+    with runner.reached():
         try:
-            theirs["the scheduler"] = found.client.run_on_scheduler(ask, *words)
+            theirs["the scheduler"] = runner.client.run_on_scheduler(ask, *words)
         except PackageNotFoundError as error:
             theirs["the scheduler"] = error
-        for worker, other in found.client.run(ask, *words, on_error="return").items():
-            if not isinstance(other, OSError):  # it ended meanwhile: others do the work
+        for worker, other in runner.client.run(ask, *words, on_error="return").items():
+            # A worker that ended meanwhile: others do the work.
+            if not isinstance(other, OSError):
                 theirs[f"worker {worker}"] = other
     for who, other in theirs.items():
         if other != mine:
             has = f"no {name}" if isinstance(other, PackageNotFoundError) else f"{name} {other}"
-            raise InputError(f"{who} of the cluster at {found.address} has {has}, this process {name} {mine}")
+            raise InputError(
+                f"{who} of the cluster at {runner.address} has {has}, this process {name} {mine}"
+            )
 
 
 def active(patience: float = PATIENCE) -> Runner | None:

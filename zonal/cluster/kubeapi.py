@@ -14,23 +14,33 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from zonal.errors import InputError, StoreError, UsageError, first_line
 
 RESOURCE = {"group": "kubernetes.dask.org", "version": "v1", "plural": "daskclusters"}
 
-OWN = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """What every pod is given to speak with the API."""
 
-ANSWER = 10.0
-"""Seconds for one answer of the API."""
+ANSWER_SECONDS = 10.0
+"""For one answer of the API."""
 
-INSIST = 30.0
-"""Seconds that it is insisted on where it does not answer, or is not well."""
+RETRY_SECONDS = 30.0
+"""During which calls are repeated where it does not answer, or is not well."""
 
-LOOK = 1.0
-"""Seconds between two looks at what comes up."""
+POLL_SECONDS = 1.0
+"""Between two looks at what comes up."""
+
+
+class Clock(NamedTuple):
+    """By which waits are measured, and that passes them."""
+
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+
+CLOCK = Clock()
 
 
 def require() -> None:
@@ -49,39 +59,42 @@ def require() -> None:
 
 @dataclass(frozen=True)
 class Api:
-    """The two faces of Kubernetes' client that are needed, and what its errors mean."""
+    """The two parts of Kubernetes' client that are needed, and what its errors mean."""
 
     core: Any
     objects: Any
     namespace: str
+    clock: Clock = CLOCK
 
     @classmethod
-    def reached(cls) -> Api:
+    def configured(cls, clock: Clock = CLOCK) -> Api:
         """Configure it: by $KUBECONFIG or ~/.kube/config where there is one, else as a pod's."""
         from kubernetes import client, config
 
-        made = client.Configuration()
-        made.retries = False  # they are `call`'s, which knows when to stop
+        configuration = client.Configuration()
+        # Retries are `call`'s, which knows when to stop.
+        configuration.retries = False
         namespace = "default"
         try:
             if os.environ.get("KUBECONFIG") or Path("~/.kube/config").expanduser().exists():
-                config.load_kube_config(client_configuration=made)
+                config.load_kube_config(client_configuration=configuration)
                 namespace = config.list_kube_config_contexts()[1]["context"].get("namespace") or namespace
             else:
-                config.load_incluster_config(client_configuration=made)
+                config.load_incluster_config(client_configuration=configuration)
                 with contextlib.suppress(OSError):
-                    namespace = (OWN / "namespace").read_text().strip() or namespace
-        except Exception as error:  # whatever is in the file, in the client's words
-            given = os.environ.get("KUBECONFIG", "")
+                    namespace = (SERVICE_ACCOUNT / "namespace").read_text().strip() or namespace
+        # Whatever is in the file, the client says it in its own words and classes.
+        except Exception as error:
+            file = os.environ.get("KUBECONFIG", "")
             raise InputError(
-                f"cluster kubernetes: no API is configured{given and f' by {given}'} ({first_line(error)}); "
+                f"cluster kubernetes: no API is configured{file and f' by {file}'} ({first_line(error)}); "
                 "run inside a pod, or set KUBECONFIG"
             ) from None
-        face = client.ApiClient(made)
-        return cls(client.CoreV1Api(face), client.CustomObjectsApi(face), namespace)
+        connection = client.ApiClient(configuration)
+        return cls(client.CoreV1Api(connection), client.CustomObjectsApi(connection), namespace, clock)
 
-    def call(self, function: Callable[..., Any], *words: Any, **more: Any) -> dict[str, Any]:
-        """Call the API; insist for a while where it does not answer or is not well.
+    def call(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> dict[str, Any]:
+        """Call the API; again, for a while, where it does not answer or is not well.
 
         What it says is taken as the JSON that it is: the client's own models know one version of Kubernetes.
 
@@ -95,26 +108,29 @@ class Api:
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
 
-        until = time.monotonic() + INSIST
+        until = self.clock.now() + RETRY_SECONDS
         while True:
             try:
-                answer = function(*words, **more, _request_timeout=ANSWER, _preload_content=False)
+                answer = function(
+                    *arguments, **options, _request_timeout=ANSWER_SECONDS, _preload_content=False
+                )
                 return dict(json.loads(answer.data))
             except ApiException as error:
-                passing = error.status in (0, 429) or error.status >= 500
-                if not passing:
+                temporary = error.status in (0, 429) or error.status >= 500
+                if not temporary:
                     raise InputError(f"the Kubernetes API refuses: {_message(error)}") from error
                 cause = _message(error)
-            except (HTTPError, ValueError) as error:  # or what came is no JSON
+            # ValueError: what came is no JSON.
+            except (HTTPError, ValueError) as error:
                 cause = first_line(error)
-            if time.monotonic() > until:
+            if self.clock.now() > until:
                 raise StoreError(f"the Kubernetes API does not answer: {cause}")
-            time.sleep(LOOK)
+            self.clock.sleep(POLL_SECONDS)
 
-    def found(self, function: Callable[..., Any], *words: Any, **more: Any) -> dict[str, Any] | None:
+    def get(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> dict[str, Any] | None:
         """Call the API; None where there is no such object."""
         try:
-            return self.call(function, *words, **more)
+            return self.call(function, *arguments, **options)
         except InputError as error:
             if _status(error) == 404:
                 return None
@@ -133,7 +149,8 @@ class Api:
                     "the Kubernetes API knows no DaskCluster; install the operator: "
                     "https://kubernetes.dask.org/en/latest/installing.html"
                 ) from error
-            if _status(error) != 409:  # its name is ours alone: an answer was lost, and it is there
+            # Its name is this run's alone: where it is there already, an answer was lost.
+            if _status(error) != 409:
                 raise
 
     def delete(self, name: str, namespace: str, *, sure: bool) -> str | None:
@@ -144,14 +161,14 @@ class Api:
         str or None
             Why it could not be.
         """
-        until = time.monotonic() + ANSWER
+        until = self.clock.now() + ANSWER_SECONDS
         try:
-            while self.found(
+            while self.get(
                 self.objects.delete_namespaced_custom_object, **RESOURCE, namespace=namespace, name=name
             ) is None:  # fmt: skip
-                if sure or time.monotonic() > until:
+                if sure or self.clock.now() > until:
                     break
-                time.sleep(LOOK)
+                self.clock.sleep(POLL_SECONDS)
         except (InputError, StoreError) as error:
             return f"could not be deleted ({error}); its idleTimeout ends it"
         return None

@@ -1,13 +1,14 @@
 """A Dask cluster of pods for one run: asked of the dask-kubernetes operator, watched, taken away.
 
-Knows what the operator makes of a `DaskCluster`; knows neither HTTP nor Dask's clients, nor what
-the workers are for.
+Knows what the operator makes of a `DaskCluster`, and how long it is waited for; knows neither HTTP
+nor Dask's clients, nor what the workers are for.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import math
 import os
 import signal
 import threading
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zonal.cluster.kubeapi import RESOURCE, Api
+from zonal.cluster.kubeapi import CLOCK, POLL_SECONDS, RESOURCE, Api, Clock
 from zonal.config.workflows import bundled
 from zonal.config.yaml_file import read_mapping
 from zonal.errors import InputError, StoreError
@@ -25,10 +26,13 @@ from zonal.errors import InputError, StoreError
 TEMPLATE = "deploy/kubernetes/dask-operator/daskcluster.yaml"
 """The bundled `DaskCluster`, where the settings name none."""
 
+TELL_AFTER = 10.0
+"""Seconds after which what keeps pods from running is worth telling: most of it passes."""
+
 
 @dataclass(frozen=True)
-class Driver:
-    """The process that asks, as the downward API tells it of itself; outside of a pod, mostly nothing.
+class DriverPod:
+    """The process that asks for a cluster, as the downward API tells it; outside of a pod, mostly nothing.
 
     Parameters
     ----------
@@ -44,7 +48,7 @@ class Driver:
     uid: str | None = None
 
     @classmethod
-    def here(cls) -> Driver:
+    def here(cls) -> DriverPod:
         """Read the environment."""
         names = ("ZONAL_NAMESPACE", "ZONAL_POD", "ZONAL_JOB", "ZONAL_JOB_UID")
         return cls(*(os.environ.get(name) or None for name in names))
@@ -100,48 +104,49 @@ def manifest(
     InputError
         If it is no `DaskCluster`, or scheduler or workers have another image than the driver, or none.
     """
-    made = copy.deepcopy(dict(template))
-    kind = (made.get("apiVersion"), made.get("kind"))
+    body = copy.deepcopy(dict(template))
+    kind = (body.get("apiVersion"), body.get("kind"))
     if kind != (f"{RESOURCE['group']}/{RESOURCE['version']}", "DaskCluster"):
         raise InputError(f"cluster template: expected a DaskCluster of kubernetes.dask.org/v1, found {kind}")
-    metadata = _part(made, "metadata")
+    metadata = _section(body, "metadata")
     metadata |= {"name": name, "namespace": namespace}
     if owner:
         metadata["ownerReferences"] = [dict(owner)]
-    spec = _part(made, "spec")
-    selector = _part(_part(_part(spec, "scheduler"), "service"), "selector")
+    spec = _section(body, "spec")
+    selector = _section(_section(_section(spec, "scheduler"), "service"), "selector")
     selector |= {"dask.org/cluster-name": name, "dask.org/component": "scheduler"}
     if workers:
-        _part(spec, "worker")["replicas"] = workers
+        _section(spec, "worker")["replicas"] = workers
     for role in ("scheduler", "worker"):
-        pod = _part(_part(spec, role), "spec")
+        pod = _section(_section(spec, role), "spec")
         containers = pod.get("containers")
         if not (containers and isinstance(containers, list) and all(isinstance(c, dict) for c in containers)):
             raise InputError(f"cluster template: spec.{role}.spec.containers is no list of containers")
         for number, container in enumerate(containers):
-            given = container.setdefault("image", image)
-            if given is None:
+            own = container.setdefault("image", image)
+            if own is None:
                 raise InputError(
                     f"cluster template: no image for the {role}, and this process runs in no pod whose image "
                     "could be taken; write one into the template"
                 )
-            if number == 0 and image and given != image:  # further ones are not Dask's
+            # Only the first container is Dask's.
+            if number == 0 and image and own != image:
                 raise InputError(
-                    f"cluster template: the image of the {role} is {given}, the driver's is {image}; "
+                    f"cluster template: the image of the {role} is {own}, the driver's is {image}; "
                     "leave it out, and it is the driver's"
                 )
-    return made
+    return body
 
 
-def _part(mapping: dict[str, Any], name: str) -> dict[str, Any]:
-    found = mapping.setdefault(name, {})
-    if not isinstance(found, dict):
+def _section(mapping: dict[str, Any], name: str) -> dict[str, Any]:
+    section = mapping.setdefault(name, {})
+    if not isinstance(section, dict):
         raise InputError(f"cluster template: {name} is no mapping")
-    return found
+    return section
 
 
 @dataclass(frozen=True)
-class Pods:
+class DaskCluster:
     """A `DaskCluster` that exists, as the API tells of it.
 
     Parameters
@@ -165,7 +170,7 @@ class Pods:
         """
         if self._phase() == "Error":
             raise InputError(f"the Dask operator refuses {self}: kubectl describe it for the reason")
-        service = self._api.found(
+        service = self._api.get(
             self._api.core.read_namespaced_service, f"{self.name}-scheduler", self.namespace
         )
         host = service and service["spec"].get("clusterIP")
@@ -182,25 +187,25 @@ class Pods:
             return [
                 f"the Dask operator has not taken it up; does it run, and watch namespace {self.namespace}?"
             ]
-        pods = self._api.call(
+        listed = self._api.call(
             self._api.core.list_namespaced_pod,
             self.namespace,
             label_selector=f"dask.org/cluster-name={self.name}",
         )
-        if not pods["items"]:
+        if not listed["items"]:
             return ["no pod of it is there; the events of its deployments say why (a quota, an admission)"]
-        found = ((pod["metadata"]["name"], _trouble(pod.get("status", {}))) for pod in pods["items"])
-        return [f"pod {name}: {trouble}" for name, trouble in found if trouble]
+        troubles = {pod["metadata"]["name"]: _trouble(pod.get("status", {})) for pod in listed["items"]}
+        return [f"pod {name}: {trouble}" for name, trouble in troubles.items() if trouble]
 
     def _phase(self) -> str | None:
         """Return what the operator says of it; None before it does."""
-        found = self._api.found(
+        body = self._api.get(
             self._api.objects.get_namespaced_custom_object,
             **RESOURCE, namespace=self.namespace, name=self.name,
         )  # fmt: skip
-        if found is None:
+        if body is None:
             raise StoreError(f"{self} was deleted by somebody, or by its idleTimeout")
-        phase = found.get("status", {}).get("phase")
+        phase = body.get("status", {}).get("phase")
         return str(phase) if phase else None
 
     def __str__(self) -> str:
@@ -223,14 +228,62 @@ def _trouble(status: Mapping[str, Any]) -> str | None:
     return None
 
 
+class Startup:
+    """The wait for a cluster to come up: it has an end, and what stays in the way is told once.
+
+    Parameters
+    ----------
+    cluster : DaskCluster
+    patience : float
+        Seconds, from now on, for all that is waited for.
+    tell : callable
+        Told what keeps pods from running.
+    clock : Clock
+    """
+
+    def __init__(
+        self,
+        cluster: DaskCluster,
+        patience: float,
+        tell: Callable[[str], None],
+        clock: Clock = CLOCK,
+    ) -> None:
+        self._cluster = cluster
+        self._patience = patience
+        self._tell = tell
+        self._clock = clock
+        self._until = clock.now() + patience
+        self._tell_at: dict[str, float] = {}
+
+    def wait(self, state: str) -> None:
+        """Wait a moment, since the cluster still has only this.
+
+        Raises
+        ------
+        StoreError
+            If all of it took longer than the patience, or the cluster is gone.
+        """
+        troubles = self._cluster.troubles()
+        now = self._clock.now()
+        for trouble in troubles:
+            if now > self._tell_at.setdefault(trouble, now + TELL_AFTER):
+                self._tell_at[trouble] = math.inf
+                self._tell(trouble)
+        if now > self._until:
+            because = f": {troubles[0]}" if troubles else ""
+            raise StoreError(f"{self._cluster} has {state} after {self._patience:g} s{because}")
+        self._clock.sleep(POLL_SECONDS)
+
+
 @contextlib.contextmanager
-def asked(
+def requested(
     template: Mapping[str, Any],
     workers: int | None,
-    least: int,
+    min_workers: int,
     tell: Callable[[str], None],
     warn: Callable[[str], None],
-) -> Iterator[Pods]:
+    clock: Clock = CLOCK,
+) -> Iterator[DaskCluster]:
     """Have a cluster for as long as a `with` lasts.
 
     It is deleted in every ending, signals included. A driver that is killed cannot: then its Job's end,
@@ -241,10 +294,11 @@ def asked(
     template : mapping
     workers : int or None
         As for `manifest`.
-    least : int
+    min_workers : int
         How many of them are of any use.
     tell, warn : callable
         Told what is made and taken away, and what could not be.
+    clock : Clock
 
     Raises
     ------
@@ -253,20 +307,23 @@ def asked(
     StoreError
         If it does not answer.
     """
-    driver = Driver.here()
-    api = Api.reached()
+    driver = DriverPod.here()
+    api = Api.configured(clock)
     namespace = driver.namespace or api.namespace
     image = None
     if driver.pod:
         own = api.call(api.core.read_namespaced_pod, driver.pod, namespace)
-        containers = {one["name"]: one["image"] for one in reversed(own["spec"]["containers"])}
-        image = containers.get("zonal", [*containers.values()][-1])  # a sidecar may come first
+        containers = own["spec"]["containers"]
+        images = {container["name"]: container["image"] for container in containers}
+        # A sidecar may come first.
+        image = images.get("zonal", containers[0]["image"])
     name = f"zonal-{uuid.uuid4().hex[:12]}"
     body = manifest(template, name, namespace, image=image, workers=workers, owner=driver.owner)
     replicas = body["spec"]["worker"].get("replicas", 1)
-    if replicas < least:
-        raise InputError(f"cluster template: {replicas} workers, and {least} are to be waited for")
-    made: bool | None = None  # not known: who is interrupted while asking may have been heard
+    if replicas < min_workers:
+        raise InputError(f"cluster template: {replicas} workers, and {min_workers} are to be waited for")
+    # Not known: who is interrupted while asking may have been heard.
+    made: bool | None = None
     try:
         try:
             api.create(body, namespace)
@@ -274,15 +331,15 @@ def asked(
         except InputError:
             made = False
             raise
-        cluster = Pods(name, namespace, api)
+        cluster = DaskCluster(name, namespace, api)
         tell(f"{cluster} is asked for, with {replicas} workers")
         yield cluster
     finally:
         if made is not False:
             with _undisturbed():
-                said = api.delete(name, namespace, sure=bool(made))
-            if said:
-                warn(f"DaskCluster {namespace}/{name} {said}")
+                failure = api.delete(name, namespace, sure=bool(made))
+            if failure:
+                warn(f"DaskCluster {namespace}/{name} {failure}")
             elif made:
                 tell(f"DaskCluster {namespace}/{name} is deleted")
 
@@ -293,9 +350,9 @@ def _undisturbed() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number, action in before.items():
-            signal.signal(number, action or signal.SIG_DFL)
+        for number, handler in handlers.items():
+            signal.signal(number, handler or signal.SIG_DFL)

@@ -127,21 +127,23 @@ class Distributed:
                         with done.thread_condition:
                             done.thread_condition.wait(timeout=0.1)
                     future, value = next(done)
-                    if future.status != "finished":  # cancelled: Dask gives an error for its value
+                    # Of one that was cancelled, Dask gives an error for its value.
+                    if future.status != "finished":
                         raise self._lost()
                 yield names[future.key], value
         except KilledWorker as error:
             raise KilledError(error.task, error.allowed_failures + 1) from error
         finally:
-            if self.connected:  # else it would wait for a scheduler that is gone
+            # Else it would wait for a scheduler that is gone.
+            if self.connected:
                 with contextlib.suppress(StoreError), self.reached():
                     self.client.cancel(futures)
 
     def everywhere(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
         """Call it on each worker."""
         with self.reached():
-            found: dict[str, Any] = self.client.run(function, *arguments, on_error="return")
-        return found
+            values: dict[str, Any] = self.client.run(function, *arguments, on_error="return")
+        return values
 
     @property
     def connected(self) -> bool:

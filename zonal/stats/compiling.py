@@ -2,6 +2,10 @@
 
 No fast-math anywhere: the order and the rounding of float sums are part of the
 contract. Code is kept on disk, so that a worker does not compile it anew.
+
+Alone in knowing what numba keeps to itself: its public ``cache=True`` passes over a
+folder that cannot be written to, and raises when the disk is full. Tried on numba
+0.68; ``tests/stats/test_compiling.py`` says when a version breaks it.
 """
 
 from __future__ import annotations
@@ -14,43 +18,37 @@ from typing import Any, ClassVar, TypeVar, cast
 
 from numba import njit
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
+from numba.cpython.unsafe.numbers import trailing_zeros
+
+__all__ = ["compiled", "inlined", "trailing_zeros"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-
 
 _SOURCES = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
 
 
-def _named(function: Function) -> Function:
-    # Numba keeps code under a function's name and its own file's time: without this, a loop would go on
-    # with the old code of what it calls from another file.
-    function.__qualname__ += f"-{_SOURCES.hexdigest()[:12]}"
-    return function
-
-
-class _Given(CompileResultCacheImpl._locator_classes[0]):  # type: ignore[misc]
-    """``NUMBA_CACHE_DIR`` that cannot be written to, as in an image: what is in it is used.
-
-    Numba itself passes such a folder over, and keeps code in another or raises.
-    """
+class _ReadOnlyFolder(CompileResultCacheImpl._locator_classes[0]):  # type: ignore[misc]
+    """``NUMBA_CACHE_DIR`` that cannot be written to, as in an image: what is in it is used."""
 
     def ensure_cache_path(self) -> None:
         if not Path(self.get_cache_path()).is_dir():
             raise FileNotFoundError(self.get_cache_path())
 
 
-class _Places(CompileResultCacheImpl):  # type: ignore[misc]
+class _Locations(CompileResultCacheImpl):  # type: ignore[misc]
+    """Where code may be kept: numba's own places, and after its first one the same where it is read-only."""
+
     _locator_classes: ClassVar[list[Any]] = [
         CompileResultCacheImpl._locator_classes[0],
-        _Given,
+        _ReadOnlyFolder,
         *CompileResultCacheImpl._locator_classes[1:],
     ]
 
 
-class _Kept(FunctionCache):  # type: ignore[misc]
+class _Cache(FunctionCache):  # type: ignore[misc]
     """Code on disk, in the first place that serves; what cannot be kept is compiled all the same."""
 
-    _impl_class = _Places
+    _impl_class = _Locations
 
     def save_overload(self, sig: Any, data: Any) -> None:
         with contextlib.suppress(OSError):
@@ -58,10 +56,13 @@ class _Kept(FunctionCache):  # type: ignore[misc]
 
 
 def _jit(function: Function, **options: bool) -> Function:
-    made = njit(nogil=True, error_model="numpy", **options)(_named(function))
+    # Numba keeps code under a function's name and its own file's time: without this, a loop would go on
+    # with the old code of what it calls from another file.
+    function.__qualname__ += f"-{_SOURCES.hexdigest()[:12]}"
+    dispatcher = njit(nogil=True, error_model="numpy", **options)(function)
     with contextlib.suppress(RuntimeError):  # no place at all: each process compiles for itself
-        made._cache = _Kept(made.py_func)  # what `cache=True` does, with numba's own places
-    return cast(Function, made)
+        dispatcher._cache = _Cache(function)  # what `cache=True` does, with numba's own places
+    return cast(Function, dispatcher)
 
 
 def compiled(function: Function) -> Function:

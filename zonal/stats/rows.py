@@ -9,9 +9,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from numba.cpython.unsafe.numbers import trailing_zeros
 
-from zonal.stats.compiling import compiled, inlined
+from zonal.stats.compiling import compiled, inlined, trailing_zeros
 
 Ints = npt.NDArray[np.int32]
 Offsets = npt.NDArray[np.int64]

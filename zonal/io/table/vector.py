@@ -7,6 +7,7 @@ the rows mean. A file that cannot be read is one clear error.
 from __future__ import annotations
 
 import contextlib
+import io
 import re
 import stat as modes
 import tempfile
@@ -190,13 +191,7 @@ def _check_zip(path: Path, name: str) -> None:
     """
     size = path.stat().st_size
     try:
-        with path.open("rb") as file:
-            end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
-        if end is not None and end[5] > LISTING:  # before ZipFile makes an object of each
-            raise InputError(
-                f"{name}: its list of members takes {end[5]:,} bytes, expected {LISTING:,} at most"
-            )
-        with zipfile.ZipFile(path) as archive:
+        with _ZipBytes(path, name) as file, zipfile.ZipFile(file) as archive:
             members = archive.infolist()
             if len(members) > MEMBERS:
                 raise InputError(f"{name} holds {len(members):,} files, expected {MEMBERS:,} at most")
@@ -219,6 +214,22 @@ def _check_zip(path: Path, name: str) -> None:
         ) from None
     if damaged is not None:
         raise InputError(f"{name}: {damaged} inside is damaged; fetch the file again")
+
+
+class _ZipBytes(io.BufferedReader):
+    """A zip file whose list of members is not too long: all that `ZipFile` reads in one large piece."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        super().__init__(io.FileIO(path))
+        self._shown = name
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        # Here, for ZipFile goes on to make an object of each member before anybody can count them.
+        if size is not None and size > LISTING:
+            raise InputError(
+                f"{self._shown}: its list of members takes {size:,} bytes, expected {LISTING:,} at most"
+            )
+        return super().read(size)
 
 
 def _check_member(member: zipfile.ZipInfo, name: str) -> None:

@@ -211,20 +211,6 @@ def test_a_lock_that_nobody_can_read_is_watched_first(
     assert "an unreadable lock" in said[0]
 
 
-def test_the_lock_of_an_older_zonal_is_judged_by_its_process_alone(folder: Folder) -> None:
-    folder.write_json(LOCK, {"host": "elsewhere", "process": 1, "session": "s", "holder": "h"})
-    with pytest.raises(LockedError, match=f"by process 1 on elsewhere; .*remove .*{LOCK}"), locked(folder):
-        pass
-    folder.write_json(LOCK, {"host": socket.gethostname(), "process": os.getppid()})
-    with pytest.raises(LockedError, match=f"by process {os.getppid()} on "), locked(folder):
-        pass
-    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
-        gone.wait()
-    folder.write_json(LOCK, {"host": socket.gethostname(), "process": gone.pid})
-    with locked(folder, beat=QUICK):
-        pass
-
-
 @pytest.mark.parametrize("process", [0, -1, 2**70, True, "12", None])
 def test_a_process_number_that_is_none_is_nobodys_death(folder: Folder, process: object) -> None:
     held_by(folder, process=process, **_place())

@@ -75,11 +75,6 @@ class Holder:
         return float(value) if isinstance(value, int | float) and 0 < value <= 60 else BEAT
 
     @property
-    def beats(self) -> bool:
-        """Whether it gives signs of life; the first versions of zonal did not."""
-        return not self.facts or "beat" in self.facts
-
-    @property
     def fresh(self) -> bool:
         """Whether its last sign of life, by our clock, is younger than three beats."""
         try:
@@ -92,10 +87,10 @@ class Holder:
     def dead(self) -> bool:
         """Whether it was a process of this very machine that has surely ended."""
         process, place = self.facts.get("process"), _place()
-        told = [name for name in place if name in self.facts]
-        if not isinstance(process, int) or process <= 0 or "host" not in told:
+        if not isinstance(process, int) or process <= 0:
             return False
-        if any(self.facts[name] != place[name] for name in told):
+        # Only there does its number mean anything.
+        if any(self.facts.get(name) != value for name, value in place.items()):
             return False
         if process == os.getpid():
             return self.facts.get("session") != RUN_ID  # else an ended one had our number
@@ -113,9 +108,7 @@ class Holder:
         text = f"process {self.facts.get('process')} on {self.facts.get('host')}"
         if self.facts.get("owner"):
             text += f" (owner {self.facts['owner']})"
-        if "beat" in self.facts:
-            text += f" since {self.facts.get('since')}, last sign of life {self.facts['beat']}"
-        return text
+        return f"{text} since {self.facts.get('since')}, last sign of life {self.facts.get('beat')}"
 
 
 class Lock:
@@ -185,11 +178,6 @@ class Lock:
             return True
         if held.dead:
             return True
-        if not held.beats:  # by an older zonal: its silence says nothing
-            raise LockedError(
-                f"{self.folder.shown()} is in use by {held}; "
-                f"wait for it, or remove {self.folder.shown(LOCK)} if that run is gone"
-            )
         if held.fresh:
             raise self._in_use(held)
         return False

@@ -19,7 +19,7 @@ import shapely
 from zonal.errors import InputError, UnfitError, first_line
 from zonal.findings.rows import Rows
 from zonal.geo.antimeridian import Geometries, unwrap
-from zonal.geo.crs import WGS84, operation, reproject
+from zonal.geo.crs import WGS84, crs_name, operation, reproject
 from zonal.geo.pieces import utm_epsg
 
 COORDINATES = (
@@ -68,21 +68,18 @@ class Geometry:
     @classmethod
     def find(cls, table: Rows) -> Geometry | None:
         """As `of`, or None where there is no geometry."""
-        if table.geo is None:
+        geo = table.geo
+        if geo is None:
             return None
-        column = str(table.geo["primary_column"])
-        about = table.geo["columns"][column]
-        if about.get("encoding", "WKB") != "WKB":
-            raise InputError(
-                f"{table.name}: geometry is encoded as {about['encoding']}; only WKB can be read"
-            )
-        if "crs" in about and about["crs"] is None:
-            raise UnfitError(f"{table.name}: its geometry has no CRS, so no place on Earth")
+        if geo.encoding != "WKB":
+            raise InputError(f"{table.name}: geometry is encoded as {geo.encoding}; only WKB can be read")
         try:
-            crs = pyproj.CRS.from_json_dict(about["crs"]) if "crs" in about else pyproj.CRS("OGC:CRS84")
+            crs = geo.crs
         except (pyproj.exceptions.CRSError, TypeError) as error:
             raise InputError(f"{table.name}: its CRS cannot be read: {first_line(error)}") from None
-        return cls(column, crs_name(crs))
+        if crs is None:
+            raise UnfitError(f"{table.name}: its geometry has no CRS, so no place on Earth")
+        return cls(geo.name, crs_name(crs))
 
     def polygons(
         self, table: Rows, columns: Sequence[str] = ()
@@ -103,12 +100,6 @@ class Geometry:
             raise InputError(
                 f"{table.name}: {self.column} holds what is no WKB: {first_line(error)}"
             ) from None
-
-
-def crs_name(crs: pyproj.CRS) -> str:
-    """Name a CRS as pyproj takes it: by its authority's code if it has one, else in WKT."""
-    authority = crs.to_authority(min_confidence=100)
-    return ":".join(authority) if authority else str(crs.to_wkt())
 
 
 def project(polygons: Geometries, source: str, target: str) -> Geometries:

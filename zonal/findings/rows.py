@@ -6,12 +6,14 @@ Knows Arrow's types; knows neither files nor clusters.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from zonal.io.table.geoparquet import GeometryColumn
 
 KINDS = ("mean", "std", "min", "max", "sum", "count")
 """Ends of the names of statistic columns: ``A00_mean``."""
@@ -33,8 +35,8 @@ class Rows(Protocol):
         """Name of the id column, where the table says it."""
 
     @property
-    def geo(self) -> dict[str, Any] | None:
-        """GeoParquet metadata, where there is a geometry."""
+    def geo(self) -> GeometryColumn | None:
+        """What GeoParquet metadata say of the geometry, where there is one."""
 
     @property
     def rows(self) -> int:

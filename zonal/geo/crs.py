@@ -47,6 +47,12 @@ WGS84 = "EPSG:4326"
 EARTH_RADIUS = 6_378_137.0
 
 
+def crs_name(crs: pyproj.CRS) -> str:
+    """Name a CRS as pyproj takes it: by its authority's code if it has one, else in WKT."""
+    authority = crs.to_authority(min_confidence=100)
+    return ":".join(authority) if authority else str(crs.to_wkt())
+
+
 @lru_cache(maxsize=256)
 def operation(source: str, target: str) -> Transformer:
     """Return the one coordinate operation used between two CRSs.

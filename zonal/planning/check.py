@@ -6,7 +6,6 @@ can be read without. Each check gives one sentence, or the error that a run woul
 
 from __future__ import annotations
 
-import json
 import struct
 import zipfile
 import zlib
@@ -25,7 +24,7 @@ from zonal.credentials import scrub_urls
 from zonal.errors import InputError, UsageError
 from zonal.io.store.ranges import Blob
 from zonal.io.store.seekable import Seekable
-from zonal.io.table.geoparquet import PARQUET
+from zonal.io.table.geoparquet import PARQUET, expect_geometry
 from zonal.io.table.vector import local_copy
 from zonal.planning.inputs import raster_input
 from zonal.text import did_you_mean, human
@@ -108,7 +107,6 @@ def _check_zones(catalog: Catalog, source: ZoneSource, state: str, year: int | N
         pa.ArrowException,
         pyogrio.errors.DataSourceError,
         ValueError,
-        KeyError,
         TypeError,
         pyproj.exceptions.CRSError,
     ) as error:
@@ -130,20 +128,17 @@ def _head(where: str, options: Mapping[str, Any], file: Seekable) -> Head:
     if name.endswith(".zip"):
         return _zipped_head(file)
     if name.endswith(PARQUET):
-        return _parquet_head(file)
+        return _parquet_head(file, scrub_urls(where))
     with local_copy(where, options) as (path, _):  # GDAL alone opens other formats: fetched whole
         info = pyogrio.read_info(path)
     crs = pyproj.CRS(info["crs"]) if info["crs"] else None
     return [str(name) for name in info["fields"]], crs, int(info["features"])
 
 
-def _parquet_head(file: Seekable) -> Head:
+def _parquet_head(file: Seekable, name: str) -> Head:
     parquet = pq.ParquetFile(file)
     schema = parquet.schema_arrow
-    geo = json.loads((schema.metadata or {})[b"geo"])
-    column = geo["columns"][geo["primary_column"]]
-    crs = column.get("crs", "OGC:CRS84")  # absent has a meaning, null another
-    return schema.names, None if crs is None else pyproj.CRS.from_user_input(crs), parquet.metadata.num_rows
+    return schema.names, expect_geometry(schema, name).crs, parquet.metadata.num_rows
 
 
 def _zipped_head(file: Seekable) -> Head:

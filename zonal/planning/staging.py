@@ -23,7 +23,7 @@ import shapely
 
 from zonal.errors import InputError
 from zonal.geo.antimeridian import unwrap
-from zonal.geo.crs import WGS84, operation_name, reproject
+from zonal.geo.crs import WGS84, crs_name, operation_name, reproject
 from zonal.geo.pieces import Pieces, one_crs_pieces, utm_pieces
 from zonal.io.raster.raster import Stat
 from zonal.io.store.folder import Folder
@@ -208,7 +208,7 @@ class _Staging:
 
     def _pieces(self, kept: gpd.GeoDataFrame) -> dict[int, Pieces]:
         """Pieces of every year, and of the years with some of their own."""
-        source = _short(kept.crs)
+        source = crs_name(pyproj.CRS(kept.crs))
         lonlat = unwrap(reproject(kept.geometry.to_numpy(), source, WGS84))
         groups = _group_boxes(lonlat, self.size)
         self.report["boxes"] += groups.tolist()
@@ -259,12 +259,6 @@ class _Staging:
 
 def _joined(hashes: Sequence[str]) -> str:
     return hashlib.sha256("".join(hashes).encode()).hexdigest()
-
-
-def _short(crs: pyproj.CRS) -> str:
-    """``EPSG:4269`` where there is a code, else WKT: names read better in the manifest."""
-    authority = pyproj.CRS(crs).to_authority(min_confidence=100)
-    return ":".join(authority) if authority else pyproj.CRS(crs).to_wkt()
 
 
 def _group_boxes(lonlat: npt.NDArray[np.object_], size: int) -> npt.NDArray[np.float64]:

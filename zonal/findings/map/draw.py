@@ -32,7 +32,8 @@ from zonal.findings.map.picture import painting, preview, write_cog
 from zonal.findings.map.spool import Spool
 from zonal.findings.map.style import qml
 from zonal.findings.pca import Components, Stretch, components_of
-from zonal.findings.places import COORDINATES, Geometry, best_utm, crs_name, project, read_points
+from zonal.findings.places import COORDINATES, Geometry, best_utm, project, read_points
+from zonal.geo.crs import crs_name
 from zonal.geo.grid import Grid
 from zonal.io.store.disk import writable
 from zonal.io.store.folder import Folder

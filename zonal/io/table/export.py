@@ -7,7 +7,7 @@ file appears whole or not at all.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyogrio
-import pyproj
 import shapely
 
 from zonal.errors import InputError, UsageError
+from zonal.geo.crs import crs_name
 from zonal.io.table.finished import FinishedTable
 
 DRIVERS = {"gpkg": "GPKG", "fgb": "FlatGeobuf"}
@@ -80,7 +80,7 @@ def export_table(
         left_out = tuple(name for name in names if not _flat(table.schema.field(name).type))
         names = [name for name in names if name not in left_out]
         write = _write_csv if to == "csv" else _write_vector
-        write(table, names, geometry, draft, to)
+        write(table, names, draft, to)
     left_out += (geometry,) if to == "csv" and geometry else ()
     return Exported(file, table.rows, left_out)
 
@@ -127,37 +127,27 @@ def replacing(table: FinishedTable, file: Path, *, overwrite: bool) -> Iterator[
 
 def shape_columns(table: FinishedTable) -> tuple[str | None, set[str]]:
     """Name of the geometry column, and of the columns that only cover it."""
-    if table.geo is None:
-        return None, set()
-    primary = str(table.geo["primary_column"])
-    covering = table.geo["columns"][primary].get("covering", {}).get("bbox", {})
-    return primary, {str(side[0]) for side in covering.values() if isinstance(side, list) and len(side) == 2}
+    return (None, set()) if table.geo is None else (table.geo.name, {*table.geo.covering})
 
 
 def _flat(kind: Any) -> bool:
     return not (pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def _write_csv(
-    table: FinishedTable, names: Sequence[str], geometry: str | None, draft: Path, to: str
-) -> None:
+def _write_csv(table: FinishedTable, names: Sequence[str], draft: Path, to: str) -> None:
     schema = pa.schema([table.schema.field(name) for name in names])
     with pa.csv.CSVWriter(draft, schema) as out:
         for batch in table.batches(names):
             out.write_batch(batch)
 
 
-def _write_vector(
-    table: FinishedTable, names: Sequence[str], geometry: str | None, draft: Path, to: str
-) -> None:
-    if geometry is None or table.geo is None:
+def _write_vector(table: FinishedTable, names: Sequence[str], draft: Path, to: str) -> None:
+    geo = table.geo
+    if geo is None:
         raise InputError(f"{table.name} has no geometry (it is no GeoParquet): export it --to csv")
-    about = table.geo["columns"][geometry]
-    if about.get("encoding", "WKB") != "WKB":
-        raise InputError(
-            f"{table.name}: geometry is encoded as {about['encoding']}; only WKB can be exported"
-        )
-    kinds = {kind.removesuffix(" Z") for kind in about.get("geometry_types", [])}
+    if geo.encoding != "WKB":
+        raise InputError(f"{table.name}: geometry is encoded as {geo.encoding}; only WKB can be exported")
+    kinds = {kind.removesuffix(" Z") for kind in geo.kinds}
     kind = next(iter(kinds)) if len(kinds) == 1 else "Unknown"
     promote = len(kinds) == 2 and {MULTI.get(kind) for kind in kinds} - {None} <= kinds
     if promote:
@@ -170,7 +160,7 @@ def _write_vector(
     unfit: list[InputError] = []
 
     def batches() -> Iterator[pa.RecordBatch]:
-        for batch in table.batches([*names, geometry]):
+        for batch in table.batches([*names, geo.name]):
             try:
                 columns = [
                     _converted(batch.column(i), schema.field(i), table.name, to)
@@ -186,7 +176,7 @@ def _write_vector(
     if to == "gpkg":  # it names two columns by itself, which must not meet one of the table's
         own = {"FID": _free("fid", taken), "GEOMETRY_NAME": _free("geom", taken)}
     else:  # FlatGeobuf's index has no place for a zone without geometry
-        own = {"SPATIAL_INDEX": "NO" if _any_empty(table, geometry) else "YES"}
+        own = {"SPATIAL_INDEX": "NO" if _any_empty(table, geo.name) else "YES"}
     try:
         pyogrio.write_arrow(
             pa.RecordBatchReader.from_batches(schema, batches()),
@@ -195,7 +185,7 @@ def _write_vector(
             driver=DRIVERS[to],
             geometry_name=shape,
             geometry_type=kind,
-            crs=_crs(about),
+            crs=None if geo.crs is None else crs_name(geo.crs),
             layer_options=own,
         )
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, RuntimeError) as error:
@@ -249,12 +239,3 @@ def _promoted(wkb: Any) -> Any:
         parts, index = shapely.get_parts(shapes[these]), np.arange(int(these.sum()))
         shapes[these] = several[int(kind)](parts, indices=index)
     return pa.array(shapely.to_wkb(shapes), pa.binary())
-
-
-def _crs(about: Mapping[str, Any]) -> str | None:
-    """Return what GDAL is told: the authority's code where there is one."""
-    if "crs" in about and about["crs"] is None:
-        return None
-    crs = pyproj.CRS.from_json_dict(about["crs"]) if "crs" in about else pyproj.CRS("OGC:CRS84")
-    authority = crs.to_authority(min_confidence=100)
-    return ":".join(authority) if authority else str(crs.to_wkt())

@@ -23,7 +23,7 @@ from zonal.errors import InputError, first_line
 from zonal.io.store.folder import Folder
 from zonal.io.store.ranges import Blob
 from zonal.io.store.seekable import Seekable
-from zonal.io.table.geoparquet import PARQUET
+from zonal.io.table.geoparquet import PARQUET, GeometryColumn, geometry_column
 from zonal.io.table.names import MANIFEST, WORK
 
 CSV = (".csv", ".csv.gz", ".tsv")
@@ -66,8 +66,8 @@ class FinishedTable:
         Of all its files together; where they differ, types are widened.
     zone_id : str or None
         Name of the id column, where the file's metadata or a manifest say it.
-    geo : dict or None
-        GeoParquet metadata.
+    geo : GeometryColumn or None
+        What GeoParquet metadata say of the geometry: of the first file, with the geometry types of all.
     about : dict or None
         What zonal wrote of the table into its (first) file: year, sources, citations, ...
     """
@@ -77,7 +77,7 @@ class FinishedTable:
     local: bool
     schema: pa.Schema
     zone_id: str | None
-    geo: dict[str, Any] | None
+    geo: GeometryColumn | None
     about: dict[str, Any] | None = field(repr=False)
     _pieces: tuple[_Piece, ...] = field(repr=False)
 
@@ -172,9 +172,11 @@ def _of_parquet(name: str, place: str, blobs: Sequence[Blob], local: bool) -> Fi
         )
     except pa.ArrowException as error:
         raise InputError(f"{name}: its files do not have the same columns: {first_line(error)}") from None
-    about, geo = (_json(schemas[0], key) for key in (b"zonal", b"geo"))
+    about = _about(schemas[0])
+    columns = [geometry_column(file.metadata) for file in schemas]
+    geo = columns[0]
     if geo is not None:
-        geo = _joint(geo, [_json(schema, b"geo") for schema in schemas])
+        geo = replace(geo, kinds=frozenset().union(*(c.kinds for c in columns if c and c.name == geo.name)))
     zone_id = (about or {}).get("zone_id")
     known = zone_id if isinstance(zone_id, str) and zone_id in schema.names else None
     plain = pa.schema([pa.field(f.name, _plain(f.type), f.nullable) for f in schema])
@@ -188,22 +190,13 @@ def _plain(kind: pa.DataType) -> pa.DataType:
     return pa.large_binary() if pa.types.is_binary_view(kind) else kind
 
 
-def _json(schema: pa.Schema, key: bytes) -> dict[str, Any] | None:
-    """Read one entry of a file's own metadata; what is not a JSON object counts as absent."""
+def _about(schema: pa.Schema) -> dict[str, Any] | None:
+    """Read what zonal wrote of the table; what is not a JSON object counts as absent."""
     try:
-        value = json.loads((schema.metadata or {})[key])
+        value = json.loads((schema.metadata or {})[b"zonal"])
     except (KeyError, ValueError):
         return None
     return value if isinstance(value, dict) else None
-
-
-def _joint(geo: dict[str, Any], others: Sequence[dict[str, Any] | None]) -> dict[str, Any]:
-    """Metadata of the first file with the geometry types of all."""
-    primary = geo.get("primary_column", "geometry")
-    columns = [(other or {}).get("columns", {}).get(primary, {}) for other in others]
-    kinds = sorted({kind for column in columns for kind in column.get("geometry_types", [])})
-    joint: dict[str, Any] = {**geo.get("columns", {}).get(primary, {}), "geometry_types": kinds}
-    return {**geo, "primary_column": primary, "columns": {primary: joint}}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +37,81 @@ DEEPEST = 64
 """Levels of collections in collections; GEOS overflows its stack at some ten thousand."""
 
 BBOX = pa.struct([(side, pa.float64()) for side in SIDES])
+
+
+@dataclass(frozen=True)
+class GeometryColumn:
+    """What a file's `geo` metadata say of its primary geometry column.
+
+    Parameters
+    ----------
+    name : str
+    version : str
+        Of GeoParquet.
+    encoding : str
+        ``"WKB"``, or another that zonal does not read.
+    kinds : frozenset of str
+        Geometry types, e.g. ``{"Polygon", "MultiPolygon"}``; empty where they are not known.
+    bounds : tuple of float or None
+        Of the whole file.
+    covering : frozenset of str
+        Columns that only repeat where the geometry lies.
+    """
+
+    name: str
+    version: str
+    encoding: str
+    kinds: frozenset[str]
+    bounds: tuple[float, ...] | None
+    covering: frozenset[str]
+    _crs: Any = field(repr=False)
+
+    @property
+    def crs(self) -> pyproj.CRS | None:
+        """Its CRS, None where the file says that nobody knows; pyproj.exceptions.CRSError if it is none."""
+        return None if self._crs is None else pyproj.CRS.from_user_input(self._crs)
+
+
+def geometry_column(meta: Mapping[bytes, bytes] | None) -> GeometryColumn | None:
+    """Read `geo` metadata; None where there are none, or not what the specification has them to be."""
+    try:
+        geo = json.loads((meta or {})[b"geo"])
+        name = geo.get("primary_column", "geometry")
+        column = geo["columns"][name]
+        covering = (column.get("covering") or {}).get("bbox") or {}
+        return GeometryColumn(
+            name=name,
+            version=str(geo.get("version")),
+            encoding=str(column.get("encoding", "WKB")),
+            kinds=frozenset(map(str, column.get("geometry_types") or ())),
+            bounds=tuple(column.get("bbox") or ()) or None,
+            covering=frozenset(str(path[0]) for path in covering.values()),
+            _crs=column.get("crs", "OGC:CRS84"),  # absent has a meaning, null another
+        )
+    except (LookupError, ValueError, TypeError, AttributeError, RecursionError):  # all the ways to be wrong
+        return None
+
+
+def expect_geometry(schema: pa.Schema, name: str) -> GeometryColumn:
+    """Read `geo` metadata, or raise InputError with what is wrong with them.
+
+    Parameters
+    ----------
+    schema : pyarrow.Schema
+        Of the file, with its metadata.
+    name : str
+        For messages.
+    """
+    if b"geo" not in (schema.metadata or {}):
+        raise InputError(f"{name} is Parquet without `geo` metadata, expected GeoParquet; write it anew")
+    column = geometry_column(schema.metadata)
+    if column is None or column.name not in schema.names:
+        raise InputError(f"{name}: its `geo` metadata name no geometry column of the file; write it anew")
+    if column.version.split(".")[0] not in ("0", "1"):
+        raise InputError(
+            f"{name}: GeoParquet {column.version[:20]!r}, expected 1.x; write it as an older version"
+        )
+    return column
 
 
 def geometry_columns(polygons: npt.NDArray[np.object_]) -> tuple[pa.Array, pa.Array]:
@@ -104,9 +180,9 @@ def _side(boxes: Any, side: str) -> float:
 
 def joint_extent(metas: Iterable[Mapping[bytes, bytes]]) -> tuple[set[str], npt.NDArray[np.float64] | None]:
     """Geometry types and joint bounds of files, from their `metadata`."""
-    columns = [json.loads(meta[b"geo"])["columns"]["geometry"] for meta in metas]
-    kinds = {kind for column in columns for kind in column["geometry_types"]}
-    boxes = np.array([column["bbox"] for column in columns if "bbox" in column])
+    columns = [column for meta in metas if (column := geometry_column(meta)) is not None]
+    kinds = {kind for column in columns for kind in column.kinds}
+    boxes = np.array([column.bounds for column in columns if column.bounds is not None])
     if not len(boxes):
         return kinds, None
     return kinds, np.array([*boxes[:, :2].min(axis=0), *boxes[:, 2:].max(axis=0)])
@@ -145,37 +221,14 @@ def check_parquet(path: Path, name: str) -> None:
         For messages.
     """
     with pq.ParquetFile(path) as file:
-        raw = (file.metadata.metadata or {}).get(b"geo")
-        if raw is None:
-            raise InputError(f"{name} is Parquet without `geo` metadata, expected GeoParquet; write it anew")
-        try:
-            geo = json.loads(raw)
-        except (ValueError, RecursionError):
-            geo = None
-        column = _primary(geo)
-        if column is None or column not in file.schema_arrow.names:
-            raise InputError(f"{name}: its `geo` metadata name no geometry column of the file; write it anew")
-        version = str(geo.get("version"))
-        if version.split(".")[0] not in ("0", "1"):
-            raise InputError(
-                f"{name}: GeoParquet {version[:20]!r}, expected 1.x; write it as an older version"
-            )
-        if geo["columns"][column].get("encoding") != "WKB":
+        column = expect_geometry(file.schema_arrow, name)
+        if column.encoding != "WKB":
             return  # what else there is cannot nest
-        kind = file.schema_arrow.field(column).type
+        kind = file.schema_arrow.field(column.name).type
         if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
-            raise InputError(f"{name}: column {column!r} holds {kind}, expected geometries as WKB")
-        if any(deep(batch[column]) for batch in file.iter_batches(columns=[column])):
+            raise InputError(f"{name}: column {column.name!r} holds {kind}, expected geometries as WKB")
+        if any(deep(batch[column.name]) for batch in file.iter_batches(columns=[column.name])):
             raise too_deep(name)
-
-
-def _primary(geo: Any) -> str | None:
-    """Name of the geometry column that `geo` metadata describe, if they are what they should be."""
-    if not isinstance(geo, dict) or not isinstance(geo.get("columns"), dict):
-        return None
-    name = geo.get("primary_column")
-    described = isinstance(name, str) and all(isinstance(value, dict) for value in geo["columns"].values())
-    return name if described and name in geo["columns"] else None
 
 
 def too_deep(name: str) -> InputError:

@@ -26,7 +26,7 @@ from zonal.config.analysis import EvaluationSettings
 from zonal.errors import InputError
 from zonal.findings.evaluation import regression
 from zonal.findings.evaluation.assess import assess
-from zonal.findings.evaluation.evaluate import evaluate_table
+from zonal.findings.evaluation.evaluate import evaluate_table, markdown
 from zonal.findings.evaluation.model import Evaluation, Folds, Regression, Score
 from zonal.io.store.folder import Folder
 from zonal.io.table.finished import load_table
@@ -422,7 +422,7 @@ def test_an_attribute_that_is_absent_null_or_constant_skips_its_row_with_the_rea
         reasons["population"]
     }
     text = (tmp_path / "found.md").read_text()
-    assert "- housing_units: HOUSING20 is null in all 200 rows" in text
+    assert "- housing units: HOUSING20 is null in all 200 rows" in text
 
 
 def test_what_is_written_fits_the_schema_whole_or_empty(
@@ -621,8 +621,6 @@ def test_classes_of_any_two_values_say_which_is_class_one(tmp_path: Path) -> Non
 
 
 def test_markdown_has_the_posts_tables(blocks: tuple[pd.DataFrame, Evaluation], tmp_path: Path) -> None:
-    from zonal.findings.evaluation.markdown import markdown
-
     _, found = blocks
     text = markdown(found)
     one = row(found, "urban", "pca")
@@ -630,9 +628,12 @@ def test_markdown_has_the_posts_tables(blocks: tuple[pd.DataFrame, Evaluation], 
     assert f"{one.in_sample.value:.3f} [{one.in_sample.low:.3f}, {one.in_sample.high:.3f}]" in text
     lines = text.splitlines()
     for head in (
-        "| target | all features | PCA |",
-        "| target | random folds | spatial folds |",
-        "| target | PC1 |",
+        "## R², least squares",
+        "## R², ridge regression",
+        "| attribute | features | rows | dropped | in sample | random folds | spatial folds |",
+        "| features | model | folds | accuracy |",
+        "|  | taken for rural | taken for urban |",
+        "| attribute | PC1 |",
     ):
         assert any(line.startswith(head) for line in lines)
     for at, line in enumerate(lines):

@@ -23,7 +23,7 @@ from zonal.cluster.runner import Threads
 from zonal.config.analysis import MapSettings
 from zonal.errors import InputError
 from zonal.events import quiet
-from zonal.findings.evaluation.model import Evaluation
+from zonal.findings.evaluation.model import Evaluation, Figure, Score
 from zonal.findings.map.draw import draw
 from zonal.findings.report import report as report_module
 from zonal.findings.report.charts import ramp
@@ -100,23 +100,26 @@ def written(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:z.{digits}f}".replace("-", "−")
 
 
-def test_every_figure_of_the_regressions_is_on_the_page(text: str, evaluation: Evaluation) -> None:
-    rows = [row for row in Cells(text).rows if len(row) == 9]
-    assert len(rows) == 1 + len(evaluation.regressions)
-    words = {"all": "All features", "pca": "PCA-10, standardised", "pca_raw": "PCA-10, as they are"}
+def estimated(estimate: Figure | Score | None) -> str:
+    """A figure with its interval, a score with its standard deviation too."""
+    assert estimate and estimate.low is not None
+    interval = f"[{written(estimate.low)}, {written(estimate.high)}]"
+    if isinstance(estimate, Figure):
+        return f"{written(estimate.value)} {interval}"
+    return f"{written(estimate.mean)} ± {written(estimate.sd)} {interval}"
+
+
+def test_every_figure_of_the_regressions_is_on_the_page_and_in_the_markdown(
+    whole: Folder, text: str, evaluation: Evaluation
+) -> None:
+    lines = whole.read("evaluation.md").decode().splitlines()
+    in_markdown = [line.strip("| ").split(" | ") for line in lines if line.startswith("|")]
+    assert len([row for row in Cells(text).rows if row[:2] == ["attribute", "features"]]) == 1
+    names = {"all": "All features", "pca": "PCA-10, standardised", "pca_raw": "PCA-10, as they are"}
     for one in evaluation.regressions:
-        (row,) = [row for row in rows if row[0] == one.target and row[2] == words[one.features]]
-        assert row[1] == "Least squares" and row[3:5] == [f"{one.rows:,}", f"{one.dropped:,}"]
-        assert one.in_sample and one.random and one.spatial and one.gap
-        figures = (
-            (one.in_sample.value, one.in_sample),
-            (one.random.mean, one.random),
-            (one.spatial.mean, one.spatial),
-            (one.gap.value, one.gap),
-        )
-        for cell, (value, part) in zip(row[5:], figures, strict=True):
-            assert part.low is not None
-            assert cell == f"{written(value)} [{written(part.low)}, {written(part.high)}]"
+        row = [one.target.replace("_", " "), names[one.features], f"{one.rows:,}", f"{one.dropped:,}"]
+        row += map(estimated, (one.in_sample, one.random, one.spatial, one.gap))
+        assert row in Cells(text).rows and row in in_markdown
 
 
 def test_bars_are_as_long_as_the_figures_they_show(text: str, evaluation: Evaluation) -> None:
@@ -144,17 +147,18 @@ def test_the_correlations_and_the_confusion_matrix_are_on_the_page(text: str, ev
             cells = [
                 one for one in evaluation.correlations if (one.target, one.features) == (target, features)
             ]
-            assert [target.replace("_", " "), *(written(one.r.value, 2) for one in cells)] in rows
+            assert [target.replace("_", " "), *(written(one.r.value) for one in cells)] in rows
     (urban,) = [one for one in evaluation.classifications if one.features == "all"]
     assert urban.random and urban.random.accuracy.mean is not None
     for name, counts in zip(("rural", "urban"), urban.random.confusion, strict=True):
         shares = [f"{count:,}{100 * count / sum(counts):.1f} %" for count in counts]
         assert [name, *shares] in rows
-    measures = next(row for row in rows if row[:3] == ["All features", "Logistic regression", "random"])
-    assert (
-        measures[3]
-        == f"{100 * urban.random.accuracy.mean:.1f} % ± {100 * (urban.random.accuracy.sd or 0):.1f} %"
+    measures = next(row for row in rows if row[:3] == ["All features", "Logistic regression", "random folds"])
+    accuracy = urban.random.accuracy
+    mean, sd, low, high = (
+        f"{100 * (value or 0):.1f} %" for value in (accuracy.mean, accuracy.sd, accuracy.low, accuracy.high)
     )
+    assert measures[3] == f"{mean} ± {sd} [{low}, {high}]"
 
 
 def test_the_post_stands_beside_washington_2020_and_nothing_else(text: str, evaluation: Evaluation) -> None:
@@ -182,7 +186,7 @@ def test_the_post_stands_beside_washington_2020_and_nothing_else(text: str, eval
 
 def test_a_component_whose_sign_differs_is_turned_to_the_posts(evaluation: Evaluation) -> None:
     tables = {one.title: one for one in beside(manifest_of(blocks(), state=["WA"]), evaluation)}
-    table = tables["Correlations, PCA, standardised"]
+    table = tables["Correlations, principal components of standardised features"]
     ours = {
         (one.target, one.component): one.r.value for one in evaluation.correlations if one.features == "pca"
     }
@@ -199,7 +203,7 @@ def test_the_posts_ten_components_stand_beside_no_other_number_of_them(tmp_path:
     text = page_of(make_output(tmp_path / "out", components=4, steps=("evaluate",), state=["WA"]))
     titles = re.findall(r'<th scope="colgroup" colspan="3">([^<]+)', text)
     assert not [title for title in titles if title.startswith("PCA")]
-    assert "Correlations, PCA, standardised" in text  # of single components
+    assert "Correlations, principal components of standardised features" in text  # of single components
 
 
 def test_the_posts_figures_are_those_of_the_design() -> None:

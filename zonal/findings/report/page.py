@@ -14,8 +14,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from zonal.config import states
+from zonal.findings.evaluation import presenter
 from zonal.findings.evaluation.model import Evaluation
-from zonal.findings.evaluation.targets import CENSUS
+from zonal.findings.evaluation.presenter import NONE, figure, percent, target_name
 from zonal.findings.report import exhibits
 from zonal.findings.report.charts import RAMP, Bar, Histogram, Scale, bar, nice_length
 from zonal.findings.report.post import Pair, beside, is_of
@@ -132,17 +133,17 @@ def render(page: Page) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {
-        "bytes": lambda size: "–" if size is None else human(size),
+        "bytes": lambda size: NONE if size is None else human(size),
         "count": lambda value: f"{value:,}",
         "figure": figure,
         "percent": percent,
         "seconds": _seconds,
         "listed": _listed,
         "short": short,
-        "target": lambda name: name.replace("_", " ") if name in CENSUS else name,
+        "target": target_name,
         "pair": _pair,
     }
-    manifest, found = page.manifest, page.evaluation
+    manifest, evaluation = page.manifest, page.evaluation
     of_post = is_of(manifest)
     return environment.get_template("report.html.j2").render(
         page=page,
@@ -154,11 +155,11 @@ def render(page: Page) -> str:
         key_figures=_key_figures(page),
         warnings=_warnings(page),
         colours=_colours(page),
-        regressions=exhibits.regressions(found, of_post=of_post) if found else (),
-        classifications=exhibits.classifications(found) if found else (),
-        correlations=exhibits.correlations(found) if found else (),
-        scree=exhibits.scree(found, page.pca),
-        post=beside(manifest, found) if of_post else (),
+        presenter=presenter,
+        exhibits=exhibits,
+        charted=exhibits.r2_charts(evaluation, of_post=of_post) if evaluation else (),
+        scree=exhibits.scree(evaluation, page.pca),
+        post=beside(manifest, evaluation) if of_post else (),
         zones=_zones(manifest),
         stages=_stages(page),
         volumes=[(words, manifest["bytes"].get(name, 0)) for name, words in BYTES.items()],
@@ -186,16 +187,6 @@ def title(manifest: Mapping[str, Any]) -> str:
 # ------------------------------------------------------------------ words and numbers
 
 
-def figure(value: float | None, digits: int = 3) -> str:
-    """Write a figure with so many decimals; never "-0"."""
-    return "–" if value is None else f"{value:z.{digits}f}".replace("-", "−")
-
-
-def percent(value: float | None, digits: int = 1) -> str:
-    """Write a share in per cent."""
-    return "–" if value is None else f"{100 * value:z.{digits}f} %".replace("-", "−")
-
-
 def short(value: float) -> str:
     """Write a number with three digits that count, and never less than its whole part."""
     return (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}").replace("-", "−")
@@ -208,15 +199,15 @@ def _seconds(value: float) -> str:
     return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
-def _pair(one: Pair) -> tuple[str, str, str]:
+def _pair(pair: Pair) -> tuple[str, str, str]:
     """Write the post's figure, ours and the difference with as many decimals as the post has."""
-    values = (one.post, one.ours, one.difference)
-    if one.kind == "count":
+    values = (pair.post, pair.ours, pair.difference)
+    if pair.kind == "count":
         texts = [f"{value:,}".replace("-", "−") for value in values]
-    elif one.kind == "share":
+    elif pair.kind == "share":
         texts = [percent(value) for value in values]
     else:
-        texts = [figure(value, {"r2": 3, "r": 2}[one.kind]) for value in values]
+        texts = [figure(value, {"r2": 3, "r": 2}[pair.kind]) for value in values]
     plain = texts[2].strip("0.,% ")
     return texts[0], texts[1], texts[2] if not plain or plain[0] == "−" else f"+{texts[2]}"
 

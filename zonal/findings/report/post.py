@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from zonal.findings.evaluation.model import Evaluation, FeatureSet
+from zonal.findings.evaluation.presenter import SCALINGS, features_name
 
 READ, KEPT = 158_093, 148_683
 DROPPED = {"all water": 8_272, "over 25 km2": 1_138}
@@ -44,12 +45,11 @@ ACCURACY = (0.925, 0.901)
 """Urban against rural, logistic regression, stratified 5-fold: all features, and ten components."""
 BASELINE = 0.594
 
-SETS: tuple[tuple[FeatureSet, str, int], ...] = (
-    ("all", "all features", 0),
-    ("pca", "PCA, standardised", 1),
-    ("pca_raw", "PCA, as they are", 1),
-)
-"""Whether the post standardised is not known: its ten components stand beside both of ours."""
+COLUMN: dict[FeatureSet, int] = {"all": 0, "pca": 1, "pca_raw": 1}
+"""Which of the post's two figures stands beside a set of features of ours.
+
+Whether the post standardised is not known: its ten components stand beside both of ours.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,21 +102,21 @@ def is_of(manifest: Mapping[str, Any]) -> bool:
     return bool(place and blocks and what)
 
 
-def beside(manifest: Mapping[str, Any], found: Evaluation | None) -> list[Beside]:
+def beside(manifest: Mapping[str, Any], evaluation: Evaluation | None) -> list[Beside]:
     """Put the post's figures beside those that a run has; tables without any of ours are left out."""
     tables = [_zones(manifest["zones"])]
-    if found is not None:
-        sets = [one for one in SETS if is_set(one[0], found)]
-        tables += [_r2(found, sets), _urban(found, sets)]
-        tables += [_correlations(found, features, words) for features, words, at in SETS if at]
-    tables = [replace(one, rows=tuple(row for row in one.rows if any(row[1]))) for one in tables]
-    return [one for one in tables if one.rows]
+    if evaluation is not None:
+        sets = [features for features in COLUMN if is_set(features, evaluation)]
+        tables += [_r2(evaluation, sets), _urban(evaluation, sets)]
+        tables += [_correlations(evaluation, features) for features in SCALINGS]
+    tables = [replace(table, rows=tuple(row for row in table.rows if any(row[1]))) for table in tables]
+    return [table for table in tables if table.rows]
 
 
-def is_set(features: FeatureSet, found: Evaluation) -> bool:
+def is_set(features: FeatureSet, evaluation: Evaluation) -> bool:
     """Whether a set of features is one that the post has figures of: all, or as many components."""
     return features == "all" or (features, COMPONENTS) in {
-        (one.features, one.components) for one in found.pca
+        (entry.features, entry.components) for entry in evaluation.pca
     }
 
 
@@ -133,49 +133,58 @@ def _zones(zones: Mapping[str, Any]) -> Beside:
     )
 
 
-def _r2(found: Evaluation, sets: Sequence[tuple[FeatureSet, str, int]]) -> Beside:
+def _names(evaluation: Evaluation, sets: Sequence[FeatureSet]) -> tuple[str, ...]:
+    return tuple(features_name(features, evaluation) for features in sets)
+
+
+def _r2(evaluation: Evaluation, sets: Sequence[FeatureSet]) -> Beside:
     ours = {
-        (one.target, one.features): one.in_sample.value
-        for one in found.regressions
-        if one.model == "ols" and one.in_sample is not None
+        (row.target, row.features): row.in_sample.value
+        for row in evaluation.regressions
+        if row.model == "ols" and row.in_sample is not None
     }
     rows = [
-        (target, tuple(_pair(posts[at], ours.get((target, features)), "r2") for features, _, at in sets))
+        (
+            target,
+            tuple(_pair(posts[COLUMN[features]], ours.get((target, features)), "r2") for features in sets),
+        )
         for target, posts in R2.items()
     ]
-    return Beside("R², least squares, in sample", tuple(words for _, words, _ in sets), tuple(rows))
+    return Beside("R², least squares, in sample", _names(evaluation, sets), tuple(rows))
 
 
-def _urban(found: Evaluation, sets: Sequence[tuple[FeatureSet, str, int]]) -> Beside:
+def _urban(evaluation: Evaluation, sets: Sequence[FeatureSet]) -> Beside:
     """Variance in the components and accuracy by set of features; the baseline is the same for all."""
-    held = {together.features: together.together for together in found.pca}
+    explained = {entry.features: entry.together for entry in evaluation.pca}
     models = {
-        one.features: one
-        for one in found.classifications
-        if one.target == "urban" and one.model == "logistic" and one.skipped is None
+        row.features: row
+        for row in evaluation.classifications
+        if row.target == "urban" and row.model == "logistic" and row.skipped is None
     }
     accuracy: list[Pair | None] = []
     baseline: list[Pair | None] = []
     variance: list[Pair | None] = []
-    for features, _, at in sets:
-        one = models.get(features)
-        ours = one.random.accuracy.mean if one is not None and one.random is not None else None
-        accuracy.append(_pair(ACCURACY[at], ours, "share"))
-        ours = one.baseline.value if one is not None and one.baseline is not None else None
+    for features in sets:
+        row = models.get(features)
+        ours = row.random.accuracy.mean if row is not None and row.random is not None else None
+        accuracy.append(_pair(ACCURACY[COLUMN[features]], ours, "share"))
+        ours = row.baseline.value if row is not None and row.baseline is not None else None
         baseline.append(_pair(BASELINE, ours, "share"))
-        variance.append(_pair(EXPLAINED, held.get(features), "share") if features != "all" else None)
+        variance.append(_pair(EXPLAINED, explained.get(features), "share") if features != "all" else None)
     rows = (
         ("accuracy, stratified 5-fold", tuple(accuracy)),
         ("majority baseline", tuple(baseline)),
         ("variance in the components", tuple(variance)),
     )
-    return Beside("Urban or rural, logistic regression; variance", tuple(words for _, words, _ in sets), rows)
+    return Beside("Urban or rural, logistic regression; variance", _names(evaluation, sets), rows)
 
 
-def _correlations(found: Evaluation, features: FeatureSet, words: str) -> Beside:
+def _correlations(evaluation: Evaluation, features: FeatureSet) -> Beside:
     """Pearson's r; a component whose sign is the other way round is turned, for its sign is arbitrary."""
     ours = {
-        (one.target, one.component): one.r.value for one in found.correlations if one.features == features
+        (row.target, row.component): row.r.value
+        for row in evaluation.correlations
+        if row.features == features
     }
     numbers = range(1, 1 + len(CORRELATIONS["urban"]))
     turned = [
@@ -196,4 +205,5 @@ def _correlations(found: Evaluation, features: FeatureSet, words: str) -> Beside
     names = ", ".join(f"PC{number}" for number in turned)
     note = f"The sign of a component is arbitrary; turned to the post’s: {names}." if turned else ""
     columns = tuple(f"PC{number}" for number in numbers)
-    return Beside(f"Correlations, {words}", columns, tuple(rows), note)
+    title = f"Correlations, principal components of {SCALINGS[features]}"
+    return Beside(title, columns, tuple(rows), note)

@@ -21,12 +21,13 @@ from PIL import Image
 from zonal.errors import InputError, first_line
 from zonal.events import Notify, telling
 from zonal.findings.evaluation.model import Evaluation
+from zonal.findings.evaluation.presenter import percent
 from zonal.findings.evaluation.targets import LAND, numbers
 from zonal.findings.features import feature_names
 from zonal.findings.map.burn import burn
 from zonal.findings.places import COORDINATES, Geometry, project
 from zonal.findings.report.charts import Histogram, histogram, ramp
-from zonal.findings.report.page import Page, Picture, percent, render, short, title
+from zonal.findings.report.page import Page, Picture, render, short, title
 from zonal.findings.rows import floats
 from zonal.geo.antimeridian import Geometries
 from zonal.geo.crs import WGS84, operation

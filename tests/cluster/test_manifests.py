@@ -25,7 +25,6 @@ from dask_kubernetes.operator.validation import validate_cluster_name
 from distributed.cli import dask_scheduler, dask_worker
 
 from zonal.cli.app import app
-from zonal.cli.words import spread
 from zonal.cluster import kubeapi, local, pods
 from zonal.config.settings import Settings
 from zonal.config.workflows import load
@@ -498,7 +497,7 @@ def settings_of(objects: list[Object], **more: str) -> Settings:
     assert "command" not in pod.container
     command, *words = words
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    params = commands[command].make_context(command, spread(words)).params
+    params = commands[command].make_context(command, words).params
     folder, _, workflow = params["workflow"].rpartition("/")
     mounts = {mount["mountPath"]: mount["name"] for mount in pod.container["volumeMounts"]}
     assert mounts[folder] == "workflows"

@@ -16,43 +16,7 @@ import typer
 
 from zonal.cli import tables
 from zonal.cli.ending import Stopped, fail, fail_as_bug, leave, stop, tell
-from zonal.cli.options import (
-    AllowMissing,
-    Attempts,
-    Bbox,
-    Cache,
-    CatalogFile,
-    Cluster,
-    ClusterTemplate,
-    County,
-    Coverage,
-    Dashboard,
-    Engine,
-    Fresh,
-    JsonLogs,
-    KeepWater,
-    MaxLand,
-    Metrics,
-    MinWorkers,
-    Mirror,
-    Output,
-    Patience,
-    Quiet,
-    Raster,
-    Stall,
-    State,
-    StateIndex,
-    Stats,
-    Steps,
-    Threads,
-    Verify,
-    Workers,
-    Workflow,
-    Year,
-    ZoneId,
-    Zones,
-)
-from zonal.cli.words import spread
+from zonal.cli.options import Fresh, JsonLogs, Quiet, StateIndex, Workflow, command
 from zonal.errors import UsageError, ZonalError
 
 if TYPE_CHECKING:
@@ -67,7 +31,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 catalog_app = typer.Typer(help="List the data catalog: what can be read by name.")
+app.add_typer(tables.app)
 app.add_typer(catalog_app, name="catalog")
+
+_OF_RUNS_ONLY = (
+    "min_workers", "cluster_template", "metrics", "dashboard", "attempts", "patience", "stall", "verify",
+    "cache", "steps",
+)  # fmt: skip
+"""Settings that change nothing of what a plan says."""
 
 
 @app.callback(invoke_without_command=True)
@@ -85,39 +56,12 @@ def _top(
         raise typer.Exit(UsageError.exit_code)
 
 
-@app.command()
+@command(app)
 def run(
     workflow: Workflow = None,
-    state: State = None,
+    *,
+    settings: dict[str, Any],
     state_index: StateIndex = None,
-    year: Year = None,
-    county: County = None,
-    bbox: Bbox = None,
-    zones: Zones = None,
-    zone_id: ZoneId = None,
-    raster: Raster = None,
-    max_land_km2: MaxLand = None,
-    keep_water: KeepWater = None,
-    stats: Stats = None,
-    coverage: Coverage = None,
-    engine: Engine = None,
-    cluster: Cluster = None,
-    workers: Workers = None,
-    min_workers: MinWorkers = None,
-    cluster_template: ClusterTemplate = None,
-    threads: Threads = None,
-    attempts: Attempts = None,
-    patience: Patience = None,
-    stall: Stall = None,
-    verify: Verify = None,
-    allow_missing: AllowMissing = None,
-    cache: Cache = None,
-    dashboard: Dashboard = None,
-    metrics: Metrics = None,
-    steps: Steps = None,
-    output: Output = None,
-    catalog: CatalogFile = None,
-    mirror: Mirror = None,
     fresh: Fresh = False,
     quiet: Quiet = False,
     json_logs: JsonLogs = False,
@@ -129,11 +73,11 @@ def run(
 
     # What imports make stays: looking for garbage in it takes a tenth of the start.
     gc.set_threshold(100_000)
-    settings = _settings(workflow, locals())
+    asked = _settings(workflow, settings, state_index)
     with screen(quiet=quiet, json_logs=json_logs) as notify:
         if json_logs:
             unhandled()
-        results = taken.run(settings, fresh=fresh, notify=notify, forked=True)
+        results = taken.run(asked, fresh=fresh, notify=notify, forked=True)
     if not quiet:
         for result in results:
             zones_of = result.manifest["zones"]
@@ -143,29 +87,12 @@ def run(
                 print("\n".join(files))
 
 
-@app.command()
+@command(app, without=_OF_RUNS_ONLY)
 def plan(
     workflow: Workflow = None,
-    state: State = None,
+    *,
+    settings: dict[str, Any],
     state_index: StateIndex = None,
-    year: Year = None,
-    county: County = None,
-    bbox: Bbox = None,
-    zones: Zones = None,
-    zone_id: ZoneId = None,
-    raster: Raster = None,
-    max_land_km2: MaxLand = None,
-    keep_water: KeepWater = None,
-    stats: Stats = None,
-    coverage: Coverage = None,
-    engine: Engine = None,
-    cluster: Cluster = None,
-    workers: Workers = None,
-    threads: Threads = None,
-    allow_missing: AllowMissing = None,
-    output: Output = None,
-    catalog: CatalogFile = None,
-    mirror: Mirror = None,
     headers: Annotated[
         bool,
         typer.Option(
@@ -177,25 +104,22 @@ def plan(
 ) -> None:
     """Say what a run would do and cost, without reading a pixel."""
     from zonal.cli.screen import screen
-    from zonal.engine import run as engines
+    from zonal.engine import run as engine
 
-    settings = _settings(workflow, locals())
+    asked = _settings(workflow, settings, state_index)
     with screen(quiet=quiet, json_logs=json_logs) as notify:
-        found = engines.plan(settings, headers=headers, notify=notify)
-    for label, costs in found.items():
+        plans = engine.plan(asked, headers=headers, notify=notify)
+    for label, costs in plans.items():
         if label is not None:
             print(label)
         print(costs)
 
 
-def _settings(workflow: str | None, words: dict[str, Any]) -> Settings:
-    """Lay those of a command's words that are settings over the workflow."""
-    from zonal.config.settings import Settings
+def _settings(workflow: str | None, flags: dict[str, Any], state_index: int | None) -> Settings:
     from zonal.config.workflows import load
 
-    settings = load(workflow, {name: words[name] for name in Settings.model_fields if name in words})
-    index = words["state_index"]
-    return settings if index is None else settings.of_state(index)
+    settings = load(workflow, flags)
+    return settings if state_index is None else settings.of_state(state_index)
 
 
 @app.command()
@@ -239,19 +163,20 @@ def status(
     from zonal.engine.status import status_of
     from zonal.io.store.folder import Folder
 
-    found = status_of(Folder(output.rstrip("/") or "/", tables.options_of(output)))
+    found = status_of(Folder(output.rstrip("/") or "/", tables.storage_options(output)))
     print(found.as_json() if as_json else found)
 
 
-for command in (
-    tables.compare,
-    tables.export,
-    tables.pca,
-    tables.evaluate,
-    tables.aggregate,
-    tables.report,
-):
-    app.command()(command)
+# As the settings say: a group's options cannot be made when it is called, and `zonal --help` shall be quick.
+CatalogFile = Annotated[
+    str | None, typer.Option("--catalog", metavar="FILE", help="A catalog in place of the bundled one.")
+]
+Mirror = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FOLDER|URL", help="Place that answers for the public services; also $ZONAL_MIRROR."
+    ),
+]
 
 
 @catalog_app.callback(invoke_without_command=True)
@@ -308,7 +233,7 @@ def main() -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     try:
-        code = app(args=spread(sys.argv[1:]), standalone_mode=False, prog_name="zonal")
+        code = app(args=sys.argv[1:], standalone_mode=False, prog_name="zonal")
     except Stopped as stopped:
         word = "terminated" if stopped.code == signal.SIGTERM else "interrupted"
         code = 128 + int(stopped.code or 0)

@@ -6,12 +6,24 @@ happen inside the commands.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from zonal.cli.options import Cluster, Format, JsonLogs, Quiet, Threads, Workers
+from zonal.cli.options import JsonLogs, Quiet, command
+
+app = typer.Typer()
+
+
+class Format(StrEnum):
+    """Formats of `zonal export`."""
+
+    gpkg = "gpkg"
+    csv = "csv"
+    fgb = "fgb"
+
 
 Table = Annotated[
     str,
@@ -25,6 +37,7 @@ Target = Annotated[
 ]
 
 
+@app.command()
 def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="An output folder, or a Parquet or CSV file.")],
     b: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
@@ -39,9 +52,10 @@ def compare(
     from zonal.findings.compare import compare_tables
     from zonal.io.table.finished import load_table
 
-    print(compare_tables(load_table(a, options_of(a)), load_table(b, options_of(b)), on=on))
+    print(compare_tables(load_table(a, storage_options(a)), load_table(b, storage_options(b)), on=on))
 
 
+@app.command()
 def export(
     table: Annotated[str, typer.Argument(metavar="TABLE", help="An output folder, or a GeoParquet file.")],
     to: Annotated[Format, typer.Option("--to", metavar="gpkg|fgb|csv", help="csv leaves out the geometry.")],
@@ -56,109 +70,36 @@ def export(
     from zonal.io.table.export import export_table
     from zonal.io.table.finished import load_table
 
-    print(export_table(load_table(table, options_of(table)), to.value, output, overwrite=overwrite))
+    print(export_table(load_table(table, storage_options(table)), to.value, output, overwrite=overwrite))
 
 
+@command(app, "pca", "cluster", "workers", "threads")
 def pca(
     table: Table,
-    standardize: Annotated[
-        bool | None,
-        typer.Option(
-            "--standardize/--no-standardize", help="Give every feature variance 1 first; the default."
-        ),
-    ] = None,
-    percentiles: Annotated[
-        tuple[float, float] | None,
-        typer.Option(metavar="LOW HIGH", help="Scores that become darkest and brightest; default 2 98."),
-    ] = None,
-    resolution: Annotated[
-        float | None, typer.Option(metavar="SIZE", help="Of a pixel, in units of the CRS; default 10.")
-    ] = None,
-    crs: Annotated[
-        str | None, typer.Option(metavar="CRS", help="Of the map; default: the table's best UTM zone.")
-    ] = None,
+    *,
+    settings: dict[str, Any],
     output: Target = None,
-    cluster: Cluster = None,
-    workers: Workers = None,
-    threads: Threads = None,
     quiet: Quiet = False,
     json_logs: JsonLogs = False,
 ) -> None:
     """Draw a table as a map: three principal components of its features as red, green and blue."""
-    asked = {"standardize": standardize, "percentiles": percentiles, "resolution": resolution, "crs": crs}
-    words = {"pca": asked, "cluster": cluster, "workers": workers, "threads": threads}
-    _take("pca", table, output, words, quiet=quiet, json_logs=json_logs)
+    _take("pca", table, output, settings, quiet=quiet, json_logs=json_logs)
 
 
+@command(app, "evaluate")
 def evaluate(
     table: Table,
-    targets: Annotated[
-        str | None,
-        typer.Option(
-            metavar="LIST", help="What to predict: census variables, columns, log(COLUMN), log1p(COLUMN)."
-        ),
-    ] = None,
-    classes: Annotated[
-        str | None, typer.Option(metavar="LIST", help="Two-valued targets to classify; default urban.")
-    ] = None,
-    features: Annotated[
-        str | None, typer.Option(metavar="LIST", help="Columns, or patterns such as A*_mean.")
-    ] = None,
-    models: Annotated[
-        str | None, typer.Option(metavar="LIST", help="Some of ols,ridge,boosting; default ols.")
-    ] = None,
-    components: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Principal components of the reduced features; default 10."),
-    ] = None,
-    folds: Annotated[
-        int | None, typer.Option(metavar="N", help="Of each cross-validation; default 5.")
-    ] = None,
-    spatial: Annotated[
-        str | None,
-        typer.Option(
-            metavar="GROUPS", help="Spatial folds by county, tract, grid or a column; default auto."
-        ),
-    ] = None,
-    block_km: Annotated[float | None, typer.Option(metavar="KM", help="Size of a cell of the grid.")] = None,
-    seed: Annotated[int | None, typer.Option(metavar="N", help="Of everything drawn; default 0.")] = None,
-    attributes: Annotated[
-        str | None, typer.Option(metavar="FILE", help="A table to join by key: Parquet or CSV.")
-    ] = None,
-    on: Annotated[
-        str | None,
-        typer.Option(metavar="COLUMN", help="Its key, or COLUMN_OF_TABLE=COLUMN_OF_FILE; default: the id."),
-    ] = None,
+    *,
+    settings: dict[str, Any],
     output: Target = None,
     quiet: Quiet = False,
     json_logs: JsonLogs = False,
 ) -> None:
     """Measure what a table's features know about census attributes, or any others, cross-validated."""
-    asked = {
-        "targets": targets,
-        "classes": classes,
-        "features": features,
-        "models": models,
-        "components": components,
-        "folds": folds,
-        "spatial": spatial,
-        "block_km": block_km,
-        "seed": seed,
-        "attributes": attributes,
-        "on": on,
-    }
-    _take("evaluate", table, output, {"evaluate": asked}, quiet=quiet, json_logs=json_logs)
+    _take("evaluate", table, output, settings, quiet=quiet, json_logs=json_logs)
 
 
-def report(
-    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="An output folder; a path or a URL.")],
-    quiet: Quiet = False,
-    json_logs: JsonLogs = False,
-) -> None:
-    """Write one page on an output: what ran, the map, the evaluation, the figures."""
-    _take("report", output, None, {}, quiet=quiet, json_logs=json_logs)
-
-
+@app.command()
 def aggregate(
     table: Table,
     by: Annotated[
@@ -182,19 +123,29 @@ def aggregate(
     from zonal.io.table.finished import load_table
 
     names = [name.strip() for name in (sums or "").split(",") if name.strip()]
-    found = load_table(table, options_of(table))
+    found = load_table(table, storage_options(table))
     print(made(found, by, output, dissolve=dissolve, sums=names, overwrite=overwrite))
 
 
+@app.command()
+def report(
+    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="An output folder; a path or a URL.")],
+    quiet: Quiet = False,
+    json_logs: JsonLogs = False,
+) -> None:
+    """Write one page on an output: what ran, the map, the evaluation, the figures."""
+    _take("report", output, None, {}, quiet=quiet, json_logs=json_logs)
+
+
 def _take(
-    step: str, place: str, output: str | None, words: dict[str, Any], *, quiet: bool, json_logs: bool
+    step: str, place: str, output: str | None, flags: dict[str, Any], *, quiet: bool, json_logs: bool
 ) -> None:
     """Take one step for an output, or for a table that someone else made."""
     from zonal import steps
     from zonal.cli.screen import screen
     from zonal.config.workflows import load
 
-    settings = load(None, {**words, "steps": step, "output": place})
+    settings = load(None, {**flags, "steps": step, "output": place})
     with screen(quiet=quiet, json_logs=json_logs) as notify:
         files = steps.take(settings, output, notify, forked=True)
     if not quiet:
@@ -202,7 +153,7 @@ def _take(
             print(file)
 
 
-def options_of(place: str) -> dict[str, Any]:
+def storage_options(place: str) -> dict[str, Any]:
     """Storage options for a table at a URL: those of the catalog for its service."""
     from zonal.config.catalog import Catalog
 

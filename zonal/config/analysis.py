@@ -1,15 +1,16 @@
 """What is asked of a finished table: steps, a map and an evaluation, as immutable models.
 
-Knows how people write these choices and what is wrong with them; knows no table,
+Knows how these choices are written and what is wrong with them; knows no table,
 no statistic and no file.
 """
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, model_validator
+
+from zonal.config.fields import STRICT, CommaList, Positive, Text, option
 
 Step = Literal["stats", "pca", "evaluate", "report"]
 """A step of a run, in this order."""
@@ -20,43 +21,30 @@ Model = Literal["ols", "ridge", "boosting"]
 SPATIAL = ("county", "tract", "grid")
 """What the folds of spatially blocked cross-validation are made of; a column's name works as well."""
 
-_STRICT = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-_Text = Annotated[str, Field(min_length=1)]
-
-
-def _listed(value: object) -> object:
-    """Cut a comma list into words; a comma inside brackets is part of a word."""
-    if not isinstance(value, str):
-        return value
-    return tuple(word.strip() for word in re.split(r",(?![^()\[\]]*[)\]])", value) if word.strip())
-
 
 class MapSettings(BaseModel):
-    """How a table becomes a picture.
+    """How a table becomes a picture; each field says what it is."""
 
-    Parameters
-    ----------
-    standardize : bool
-        Give every feature variance 1 before the principal components are found.
-    percentiles : tuple of float
-        Of each component's scores: what becomes the darkest and the brightest, 0 to 100.
-    resolution : float
-        Size of a pixel, in units of the map's CRS (metres for UTM).
-    crs : str, optional
-        Of the map, as pyproj reads it; None for the table's best UTM zone.
-    """
+    model_config = STRICT
 
-    model_config = _STRICT
-
-    standardize: bool = True
-    percentiles: tuple[float, float] = (2.0, 98.0)
-    resolution: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 10.0
-    crs: _Text | None = None
-
-    @field_validator("percentiles", mode="before")
-    @classmethod
-    def _read_percentiles(cls, value: object) -> object:
-        return _listed(value)
+    standardize: bool = option(
+        True,
+        "",
+        "Give every feature variance 1 first; the default.",
+        "Before principal components are found.",
+    )
+    percentiles: Annotated[tuple[float, float], CommaList] = option(
+        (2.0, 98.0),
+        "LOW HIGH",
+        "Scores that become darkest and brightest; default 2 98.",
+        "Percentiles of each component's scores, 0 to 100.",
+    )
+    resolution: Positive = option(
+        10.0, "SIZE", "Of a pixel, in units of the CRS; default 10.", "Metres for UTM."
+    )
+    crs: Text | None = option(
+        None, "CRS", "Of the map; default: the table's best UTM zone.", "As pyproj reads it."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -67,54 +55,52 @@ class MapSettings(BaseModel):
 
 
 class EvaluationSettings(BaseModel):
-    """What is predicted from which features, and how that is validated.
+    """What is predicted from which features, and how that is validated; each field says what it is."""
 
-    Parameters
-    ----------
-    targets : tuple of str, optional
-        What regressions predict: names of `findings.evaluation.targets` or columns, also ``log(column)`` and
-        ``log1p(column)``; None for the census variables and the numeric columns of `attributes`.
-    classes : tuple of str
-        What logistic regressions predict: the same, with two values.
-    features : tuple of str, optional
-        Columns, or patterns such as ``A*_mean``; None for all statistics of the table.
-    models : tuple of str
-        For regressions; ``ols`` is always among them.
-    components : int
-        Principal components of the reduced feature sets.
-    folds : int
-        Of each cross-validation.
-    spatial : str
-        Groups that spatial folds are made of: ``county``, ``tract``, ``grid``, a column's name, or ``auto``:
-        counties where there are enough, else a grid.
-    block_km : float, optional
-        Size of a grid cell, km; None for 10 km, halved until there are enough cells.
-    seed : int
-        Of everything that is drawn.
-    attributes : str, optional
-        A table to join by key: Parquet or CSV, a path or a URL.
-    on : str, optional
-        Its key column, or ``COLUMN_OF_TABLE=COLUMN_OF_FILE``; None for the name of the zone id.
-    """
+    model_config = STRICT
 
-    model_config = _STRICT
-
-    targets: tuple[_Text, ...] | None = None
-    classes: tuple[_Text, ...] = ("urban",)
-    features: tuple[_Text, ...] | None = None
-    models: tuple[Model, ...] = ("ols",)
-    components: Annotated[int, Field(ge=1)] = 10
-    folds: Annotated[int, Field(ge=2, le=50)] = 5
-    spatial: _Text = "auto"
-    block_km: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    attributes: _Text | None = None
-    on: _Text | None = None
-
-    @field_validator("targets", "classes", "features", "models", mode="before")
-    @classmethod
-    def _read_list(cls, value: object) -> object:
-        return _listed(value)
+    targets: Annotated[tuple[Text, ...] | None, CommaList] = option(
+        None,
+        "LIST",
+        "What to predict: census variables, columns, log(COLUMN), log1p(COLUMN).",
+        "By regressions. Names of `findings.evaluation.targets`, or columns; None for the census variables "
+        "and the numeric columns of `attributes`.",
+    )
+    classes: Annotated[tuple[Text, ...], CommaList] = option(
+        ("urban",),
+        "LIST",
+        "Two-valued targets to classify; default urban.",
+        "By logistic regressions; named as `targets` are.",
+    )
+    features: Annotated[tuple[Text, ...] | None, CommaList] = option(
+        None, "LIST", "Columns, or patterns such as A*_mean.", "None for all statistics of the table."
+    )
+    models: Annotated[tuple[Model, ...], CommaList] = option(
+        ("ols",),
+        "LIST",
+        "Some of ols,ridge,boosting; default ols.",
+        "For regressions; ols is always among them.",
+    )
+    components: Annotated[int, Field(ge=1)] = option(
+        10, "N", "Principal components of the reduced features; default 10."
+    )
+    folds: Annotated[int, Field(ge=2, le=50)] = option(5, "N", "Of each cross-validation; default 5.")
+    spatial: Text = option(
+        "auto",
+        "GROUPS",
+        "Spatial folds by county, tract, grid or a column; default auto.",
+        "auto: counties where there are enough, else a grid.",
+    )
+    block_km: Positive | None = option(
+        None, "KM", "Size of a cell of the grid.", "km; None for 10, halved until there are enough cells."
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = option(0, "N", "Of everything drawn; default 0.")
+    attributes: Text | None = option(
+        None, "FILE", "A table to join by key: Parquet or CSV.", "A path or a URL."
+    )
+    on: Text | None = option(
+        None, "COLUMN", "Its key, or COLUMN_OF_TABLE=COLUMN_OF_FILE; default: the id.", "Of `attributes`."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:

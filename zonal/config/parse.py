@@ -1,4 +1,4 @@
-"""The ways people write values: comma lists, paths, choices, years.
+"""Reading of comma lists, paths, choices and years.
 
 Knows text and lists, and says what is wrong with them in a `ValueError`; must not know what a
 setting means.
@@ -24,6 +24,13 @@ def words_of(value: object, name: str) -> list[str]:
             raise ValueError(f"{name} {shown(item)}: expected text or a whole number")
         words += [word.strip() for word in str(item).split(",") if word.strip()]
     return words
+
+
+def comma_list(value: object) -> object:
+    """Cut text at its commas but those inside brackets; what is no text stays as it is."""
+    if not isinstance(value, str):
+        return value
+    return tuple(word.strip() for word in re.split(r",(?![^()\[\]]*[)\]])", value) if word.strip())
 
 
 def paths_of(value: object, name: str) -> list[str]:

@@ -10,14 +10,11 @@ import math
 import os
 import re
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
-    PositiveInt,
     ValidationError,
     field_validator,
     model_validator,
@@ -25,7 +22,8 @@ from pydantic import (
 
 from zonal.config import states
 from zonal.config.analysis import EvaluationSettings, MapSettings, Step
-from zonal.config.parse import choices_of, parse_years, paths_of, unbool, words_of
+from zonal.config.fields import STRICT, Count, Positive, Text, option
+from zonal.config.parse import choices_of, parse_years, paths_of, words_of
 from zonal.config.yaml_file import validation_sentence
 from zonal.credentials import redacted, scrub_urls, without_credentials
 from zonal.errors import UsageError
@@ -48,10 +46,6 @@ _CLUSTERS = {
 """Settings that mean something for some clusters only."""
 
 _PLACE = re.compile(r"(tcp|tls)://[^\s/:@]+:\d{1,5}|(tcp|tls)://\[[0-9a-fA-F:.%]+\]:\d{1,5}")
-# ------------------------------------------------------------------ the model
-
-_Count = Annotated[PositiveInt, BeforeValidator(unbool)]
-_Positive = Annotated[float, BeforeValidator(unbool), Field(gt=0, allow_inf_nan=False)]
 
 _NUMBERS = (
     "state", "year", "county", "bbox", "zones", "zone_id", "raster", "max_land_km2", "keep_water", "stats",
@@ -62,77 +56,8 @@ _NUMBERS = (
 class Settings(BaseModel):
     """Everything that one `zonal run` is told; immutable and checked when it is made.
 
-    Parameters
-    ----------
-    state : tuple of str
-        Postal codes in the order of their FIPS codes. Written as postal code, name or FIPS code, one or
-        several, or ``"all"`` (the 50 states and DC).
-    year : tuple of int
-        Ascending. Written as ``2020`` or ``"2018,2020-2024"`` or a list.
-    county : tuple of str
-        FIPS codes of 3 digits (in every state asked for) or 5 digits.
-    bbox : tuple of float, optional
-        West, south, east, north, degrees; whole zones that intersect it are kept.
-    zones : str
-        A source of the catalog, or a path or URL of any vector file.
-    zone_id : str, optional
-        Column of unique ids; None for the catalog's.
-    raster : tuple of str
-        One source of the catalog, or paths or URLs of GeoTIFFs.
-    max_land_km2 : float, optional
-        Zones with more land than this are left out, km2.
-    keep_water : bool
-        Keep zones without land.
-    stats : tuple of str
-        In the order of the columns.
-    coverage : {"fractional", "center"}
-        The weight of a pixel: the share inside the zone, or whether its centre is inside.
-    engine : {"native", "exactextract"}
-        Who computes coverage.
-    cluster : str
-        ``"local"``, the address of a Dask scheduler (``tcp://`` or ``tls://``), or ``"kubernetes"`` for pods
-        that are made for the run.
-    workers, threads : int, optional
-        Processes, and threads of each, of a local cluster; None lets the machine decide. On Kubernetes,
-        `workers` pods; None for as many as the template says.
-    min_workers : int
-        On Kubernetes: how many of them must be there before work begins.
-    cluster_template : str or dict, optional
-        On Kubernetes: a `DaskCluster` as a YAML file or as such, in place of the bundled one.
-    metrics : str, optional
-        ``host:port`` where Prometheus finds the run's metrics; port 0 for any free one.
-    dashboard : str
-        ``host:port`` that the dashboard of a local cluster listens on, port 0 for any free one.
-    output : str, optional
-        Folder or URL, in which ``{state}`` and ``{year}`` are filled in; None for ``./zonal-out/WA-2020`` and
-        the like.
-    catalog : str, optional
-        A catalog file in place of the bundled one.
-    mirror : str, optional
-        Folder or URL that answers for the public services.
-    storage_options : dict
-        fsspec's options for private stores, by protocol. Never shown.
-    attempts : int
-        Requests for one byte range of a remote file, the first included.
-    patience, stall : float
-        Seconds: no further attempt begins after so many, nor is a cluster without workers waited for any
-        longer; and an attempt has failed after so many without a byte.
-    verify : {"once", "twice"}
-        How often each byte range of a remote file is read; two answers that differ are a failed attempt.
-    allow_missing : bool
-        Leave out tiles that the index lists and the store lacks, counted, instead of ending with an error.
-    cache : str, optional
-        Folder of the reading machine where byte ranges of remote files are kept.
-    cache_gb : float
-        The most that the cache may hold, GB.
-    part_zones, part_chunks, unit_chunks : int
-        Grain of the plan: zones and chunks of a part, chunks of a unit.
-    steps : tuple of str
-        Which steps to take, in their order; what a step needs of those left out must be there already.
-    pca : MapSettings
-        How the table becomes a map.
-    evaluate : EvaluationSettings
-        What is predicted from its features.
+    Each field says what it is: first as `zonal run --help` does, then what Python and workflow files need to
+    know besides. What holds several values may be written as one, as a comma list, or as a list of them.
 
     Raises
     ------
@@ -140,44 +65,149 @@ class Settings(BaseModel):
         `settings_error` turns it into one sentence.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = STRICT
 
-    state: tuple[str, ...] = ()
-    year: tuple[int, ...] = ()
-    county: tuple[str, ...] = ()
-    bbox: tuple[float, float, float, float] | None = None
-    zones: str = "census_blocks_2020"
-    zone_id: str | None = Field(default=None, min_length=1)
-    raster: tuple[str, ...] = ("aef_annual",)
-    max_land_km2: _Positive | None = None
-    keep_water: bool = False
-    stats: tuple[Stat, ...] = ("mean", "std")
-    coverage: Literal["fractional", "center"] = "fractional"
-    engine: Literal["native", "exactextract"] = "native"
-    cluster: str = "local"
-    workers: _Count | None = None
-    threads: _Count | None = None
-    min_workers: _Count = 1
-    cluster_template: str | dict[str, Any] | None = None
-    metrics: str | None = None
-    dashboard: str = "127.0.0.1:0"
-    output: str | None = None
-    catalog: str | None = None
-    mirror: str | None = Field(default_factory=lambda: os.environ.get("ZONAL_MIRROR") or None)
-    storage_options: dict[str, dict[str, Any]] = Field(default_factory=dict, repr=False)
-    attempts: _Count = 10
-    patience: _Positive = 300.0
-    stall: _Positive = 30.0
-    verify: Literal["once", "twice"] = "once"
-    allow_missing: bool = False
-    cache: str | None = None
-    cache_gb: _Positive = 20.0
-    part_zones: _Count = 10_000
-    part_chunks: _Count = 64
-    unit_chunks: _Count = 8
-    steps: tuple[Step, ...] = STEPS
-    pca: MapSettings = MapSettings()
-    evaluate: EvaluationSettings = EvaluationSettings()
+    state: tuple[str, ...] = option(
+        (),
+        "STATE",
+        "Postal code, name or FIPS code; several by commas or by repeating; or all.",
+        "Held as postal codes, in the order of their FIPS codes; all is the 50 states and DC.",
+    )
+    year: tuple[int, ...] = option((), "YEARS", "One, several or ranges: 2018,2020-2024.", "Held ascending.")
+    county: tuple[str, ...] = option(
+        (),
+        "FIPS",
+        "County codes of 3 or 5 digits; several as for states.",
+        "3 digits mean that county of every state asked for.",
+    )
+    bbox: tuple[float, float, float, float] | None = option(
+        None,
+        "W S E N",
+        "Degrees: whole zones that intersect the box.",
+        "West, south, east, north; longitude and latitude.",
+    )
+    zones: str = option(
+        "census_blocks_2020",
+        "SOURCE|FILE",
+        "Zones in place of census blocks: a catalog source, or any vector file.",
+        "A file is a path or a URL.",
+    )
+    zone_id: Text | None = option(
+        None, "COLUMN", "Column of the zones' unique ids.", "None for the catalog's."
+    )
+    raster: tuple[str, ...] = option(
+        ("aef_annual",),
+        "SOURCE|FILE",
+        "A catalog source, or any GeoTIFF; repeat the option for several files.",
+        "One source, or paths or URLs; a comma is part of a path.",
+    )
+    max_land_km2: Positive | None = option(
+        None, "KM2", "Leave out zones with more land than this.", "Square kilometres."
+    )
+    keep_water: bool = option(False, "", "Keep zones that are all water.", "That is, without land.")
+    stats: tuple[Stat, ...] = option(
+        ("mean", "std"),
+        "LIST",
+        "Some of mean,std,min,max,sum,count; default mean,std.",
+        "In the order of the columns.",
+    )
+    coverage: Literal["fractional", "center"] = option(
+        "fractional",
+        "RULE",
+        "fractional (exact area, the default) or center (pixel centres inside).",
+        "The weight of a pixel: the share of it inside the zone, 0 to 1, or whether its centre is inside.",
+    )
+    engine: Literal["native", "exactextract"] = option(
+        "native", "NAME", "Who computes coverage: native or exactextract."
+    )
+    cluster: str = option(
+        "local",
+        "ADDRESS",
+        "local, a Dask scheduler (tcp://host:port), or kubernetes.",
+        "A scheduler's address may begin with tls://, too; kubernetes makes pods for the run.",
+    )
+    workers: Count | None = option(
+        None,
+        "N",
+        "Processes of the local cluster, or pods on Kubernetes.",
+        "None lets the machine decide, or the template.",
+    )
+    threads: Count | None = option(
+        None, "N", "Threads of each of them.", "Of a local cluster; None lets the machine decide."
+    )
+    min_workers: Count = option(
+        1, "N", "Pods that must be there before work begins; default 1.", "On Kubernetes."
+    )
+    cluster_template: str | dict[str, Any] | None = option(
+        None, "FILE", "A DaskCluster in place of the bundled one.", "A YAML file, or its content."
+    )
+    metrics: str | None = option(
+        None,
+        "HOST:PORT",
+        "Serve Prometheus metrics of the run there; default: nowhere.",
+        "Port 0 for any free one.",
+    )
+    dashboard: str = option(
+        "127.0.0.1:0",
+        "HOST:PORT",
+        "Where the local cluster's dashboard listens; default: this machine only, a free port.",
+        "Port 0 for any free one.",
+    )
+    output: str | None = option(
+        None,
+        "FOLDER|URL",
+        "Default: ./zonal-out/STATE-YEAR; {state} and {year} are filled in.",
+    )
+    catalog: str | None = option(None, "FILE", "A catalog in place of the bundled one.")
+    mirror: str | None = option(
+        lambda: os.environ.get("ZONAL_MIRROR") or None,
+        "FOLDER|URL",
+        "Place that answers for the public services; also $ZONAL_MIRROR.",
+    )
+    storage_options: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        repr=False,
+        description="fsspec's options for private stores, by protocol. Never shown.",
+    )
+    attempts: Count = option(
+        10, "N", "Requests for one byte range before it has failed; default 10.", "The first included."
+    )
+    patience: Positive = option(
+        300.0,
+        "SECONDS",
+        "How long to insist on a range, or to wait for workers; default 300.",
+        "No further attempt begins after so many seconds.",
+    )
+    stall: Positive = option(30.0, "SECONDS", "Without a byte for so long, a request has failed; default 30.")
+    verify: Literal["once", "twice"] = option(
+        "once",
+        "once|twice",
+        "Read every range of remote files once, or compare two.",
+        "Two answers that differ are a failed attempt.",
+    )
+    allow_missing: bool = option(
+        False,
+        "",
+        "Leave out tiles that the index lists and the store lacks.",
+        "They are counted; else one of them ends the run with an error.",
+    )
+    cache: str | None = option(
+        None, "FOLDER", "Keep bytes of remote files here, 20 GB at most.", "A folder of the reading machine."
+    )
+    cache_gb: Positive = Field(default=20.0, description="The most that the cache may hold, GB.")
+    part_zones: Count = Field(default=10_000, description="Zones of a part, at most.")
+    part_chunks: Count = Field(default=64, description="Chunks of a part, at most.")
+    unit_chunks: Count = Field(default=8, description="Chunks of a unit, at most.")
+    steps: tuple[Step, ...] = option(
+        STEPS,
+        "LIST",
+        "Some of stats,pca,evaluate,report; default all.",
+        "Held in this order; what a step needs of those left out must be there already.",
+    )
+    pca: MapSettings = Field(default=MapSettings(), description="How the table becomes a map.")
+    evaluate: EvaluationSettings = Field(
+        default=EvaluationSettings(), description="What is predicted from the table's features."
+    )
 
     @field_validator("state", mode="before")
     @classmethod

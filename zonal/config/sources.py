@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PositiveFloat,
     PositiveInt,
@@ -22,6 +21,7 @@ from pydantic import (
 )
 
 from zonal.config import states
+from zonal.config.fields import STRICT
 from zonal.config.parse import parse_years
 from zonal.errors import UsageError
 from zonal.text import did_you_mean
@@ -45,7 +45,7 @@ def _expand_bands(value: object) -> object:
 class _Source(BaseModel):
     """What every source has; see the two kinds below."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = STRICT
 
     name: str = Field(min_length=1)
     uri: str = Field(min_length=1)

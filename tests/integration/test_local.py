@@ -26,8 +26,9 @@ pytestmark = pytest.mark.timeout(90)
 # What `zonal run` does before its inputs are read; then it tells of its processes, and waits.
 COMMAND = """
 import json, os, sys, threading
-from zonal.cluster.connection import Starting
-from zonal.cluster.local import fork_from_a_server
+from zonal.cluster.connection import place_of
+from zonal.config.settings import Settings
+from zonal.engine.preload import FORKED, PRELOAD
 
 def tell():
     import gc, os, sys
@@ -44,9 +45,9 @@ def tell():
     }
 
 if __name__ == "__main__":
-    fork_from_a_server()
+    place = place_of(Settings(workers=2, threads=1), preload=PRELOAD, forked=FORKED)
     mine = {name: os.environ.get(name) for name in ("MALLOC_MMAP_THRESHOLD_", "OMP_NUM_THREADS")}
-    with Starting("local", 2, 1) as runner:
+    with place as runner:
         told = list(runner.everywhere(tell).values())
         print(json.dumps({"mine": mine, "workers": told}), flush=True)
         sys.stdin.read()

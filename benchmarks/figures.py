@@ -14,12 +14,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from benchmarks.process import BIN, python, run
 
-if TYPE_CHECKING:
-    from benchmarks.bench import Row
+
+class Row(Protocol):
+    """What `make bench` measured of one way: seconds of each round, and the last manifest."""
+
+    job: list[float]
+    whole: list[float]
+    manifest: dict[str, Any]
 
 
 @dataclass(frozen=True)

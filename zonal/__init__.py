@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from zonal.config.settings import Settings
     from zonal.engine.run import Result, plan
     from zonal.errors import ZonalError
-    from zonal.planning.units import Costs
+    from zonal.planning.costs import Costs
     from zonal.steps import run
 
 __all__ = ["Costs", "Result", "Settings", "ZonalError", "plan", "run", "zonal_stats"]
 
 _HOMES = {
-    "Costs": "zonal.planning.units",
+    "Costs": "zonal.planning.costs",
     "Result": "zonal.engine.run",
     "Settings": "zonal.config.settings",
     "ZonalError": "zonal.errors",

@@ -12,8 +12,9 @@ from typing import Any
 from zonal.config.settings import Settings
 from zonal.config.sources import RasterSource, ZoneSource
 from zonal.engine.work import PartReport, UnitReport
+from zonal.planning.costs import Costs
 from zonal.planning.stage import Stage
-from zonal.planning.units import Costs, Plan
+from zonal.planning.units import Plan
 
 VERSIONS = ("numpy", "pyarrow", "shapely", "pyproj", "numba", "dask", "imagecodecs", "rasterio", "geopandas")
 """Libraries whose versions the manifest records."""

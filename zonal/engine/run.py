@@ -31,10 +31,10 @@ from zonal.io.store.folder import Folder
 from zonal.io.store.lock import Lock
 from zonal.io.table.names import DATASET, TABLE, WORK, part_name
 from zonal.io.table.table import covered_zones
-from zonal.planning.costs import Opened, costs, plan_year
+from zonal.planning.costs import Costs, Opened, costs, plan_year
 from zonal.planning.inputs import absolute
 from zonal.planning.stage import Stage
-from zonal.planning.units import Costs, Plan
+from zonal.planning.units import Plan
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
-"""Planning a year on the driver: staged zones, tiles and their headers -> plan and costs.
+"""A year's plan, made on the driver of staged zones, tiles and their headers, and what it costs.
 
-Composes inputs, stage and plan; reads headers where asked, and never a pixel.
+Composes inputs, stage and units; reads headers where asked, and never a pixel.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,10 +17,64 @@ from zonal.planning import units
 from zonal.planning.inputs import RasterInput
 from zonal.planning.stage import Stage
 from zonal.planning.tiles import Tile
-from zonal.planning.units import Costs, Plan
+from zonal.planning.units import Plan
+from zonal.text import human
 
 Opened = tuple[Tile, Stat, Raster]
 """A tile with its file's own grid, the file's size and version, and the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What a plan costs, in words that a person can weigh; ``str()`` is what `zonal plan` prints.
+
+    Parameters
+    ----------
+    zones_read, zones : int
+        Zones in the files, and zones to summarise.
+    dropped : dict of str to int
+        Zones left out, by reason.
+    tiles, chunks, units, parts : int
+    bytes_to_fetch, bytes_of_whole_files : int or None
+        None where neither the catalog nor headers tell.
+    exact : bool
+        Whether the bytes are from the files' headers rather than an estimate.
+    memory : int
+        Bytes of decoded and compressed chunks that a worker thread holds at most.
+    """
+
+    zones_read: int
+    zones: int
+    dropped: dict[str, int]
+    tiles: int
+    chunks: int
+    units: int
+    parts: int
+    bytes_to_fetch: int | None
+    bytes_of_whole_files: int | None
+    exact: bool
+    memory: int
+
+    def __str__(self) -> str:
+        about = "" if self.exact else "about "
+        lines = [("zones in the files", f"{self.zones_read:,}")]
+        lines += [(f"  dropped, {reason}", f"{count:,}") for reason, count in self.dropped.items()]
+        lines += [
+            ("zones to summarise", f"{self.zones:,}"),
+            ("tiles", f"{self.tiles:,}"),
+            ("chunks", f"{self.chunks:,}"),
+        ]
+        if self.bytes_to_fetch is not None:
+            lines.append(("to fetch", about + human(self.bytes_to_fetch)))
+        if self.bytes_of_whole_files is not None:
+            lines.append(("whole files", about + human(self.bytes_of_whole_files)))
+        lines += [
+            ("units", f"{self.units:,}"),
+            ("parts", f"{self.parts:,}"),
+            ("memory a worker thread", f"about {human(self.memory)}"),
+        ]
+        wide = max(len(name) for name, _ in lines)
+        return "\n".join(f"{name:<{wide}}  {value:>14}" for name, value in lines)
 
 
 def plan_year(

@@ -7,6 +7,7 @@ neither filters nor coordinate operations (they have been applied).
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -31,7 +32,6 @@ from zonal.io.store.ranges import Blob, Stat
 from zonal.io.store.seekable import Seekable
 from zonal.io.table import geoparquet
 from zonal.io.table.table import AREA
-from zonal.planning.digest import digest
 from zonal.planning.units import Outlines, RowGroups
 
 ROW_GROUP = 1_000
@@ -280,7 +280,7 @@ def _write_zones(folder: Folder, number: int, zones: pa.Table, crs: str, size: i
     ):
         for start in range(0, len(zones), size):
             out.write_table(zones.slice(start, size), row_group_size=size)
-    return digest(zones)
+    return _content_hash(zones)
 
 
 def _write_pieces(
@@ -320,8 +320,30 @@ def _write_pieces(
             out.write_table(table.slice(start, stop - start), row_group_size=max(1, int(stop - start)))
     content = table.drop_columns(["piece"])  # numbered across years
     if len(pieces) == 1:
-        return len(joined), dict.fromkeys(pieces, digest(content))
-    return len(joined), {each: digest(content.filter(pa.array(year == each))) for each in pieces}
+        return len(joined), dict.fromkeys(pieces, _content_hash(content))
+    return len(joined), {y: _content_hash(content.filter(pa.array(year == y))) for y in pieces}
+
+
+def _content_hash(table: pa.Table) -> str:
+    """SHA-256 of a table's content as Arrow's stream has it: the same however rows are grouped and packed."""
+    sink = _Sha256()
+    with pa.ipc.new_stream(pa.PythonFile(sink, "w"), table.schema) as out:
+        out.write_table(table.combine_chunks())
+    return sink.sha.hexdigest()
+
+
+class _Sha256(io.RawIOBase):
+    """A file that keeps nothing of what is written but its hash."""
+
+    def __init__(self) -> None:
+        self.sha = hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.sha.update(data)
+        return len(data)
 
 
 def staged_column(folder: Folder, number: int, name: str) -> pa.ChunkedArray:

@@ -1,7 +1,7 @@
-"""The plan of a run: units of chunks, parts of zones, and what they cost.
+"""The plan of a run: units of chunks and parts of zones.
 
 A pure value, made of staged zones, tiles and settings alone, so it is the same
-on any cluster. Knows no file and no task; it prints itself.
+on any cluster. Knows no file and no task.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from zonal.geo.antimeridian import Geometries
 from zonal.geo.grid import Bounds, Grid
 from zonal.geo.pieces import areas
 from zonal.planning.tiles import Tile
-from zonal.text import human
 
 Ints = npt.NDArray[np.int64]
 
@@ -337,56 +336,3 @@ def _grouped(key: Ints, value: Ints, count: int) -> list[tuple[int, ...]]:
     (keys, values), _ = _distinct(key, value)
     cuts = np.searchsorted(keys, np.arange(1, count))
     return [tuple(some.tolist()) for some in np.split(values, cuts)] if count else []
-
-
-@dataclass(frozen=True, slots=True)
-class Costs:
-    """What a plan costs, in words that a person can weigh; ``str()`` is what `zonal plan` prints.
-
-    Parameters
-    ----------
-    zones_read, zones : int
-        Zones in the files, and zones to summarise.
-    dropped : dict of str to int
-        Zones left out, by reason.
-    tiles, chunks, units, parts : int
-    bytes_to_fetch, bytes_of_whole_files : int or None
-        None where neither the catalog nor headers tell.
-    exact : bool
-        Whether the bytes are from the files' headers rather than an estimate.
-    memory : int
-        Bytes of decoded and compressed chunks that a worker thread holds at most.
-    """
-
-    zones_read: int
-    zones: int
-    dropped: dict[str, int]
-    tiles: int
-    chunks: int
-    units: int
-    parts: int
-    bytes_to_fetch: int | None
-    bytes_of_whole_files: int | None
-    exact: bool
-    memory: int
-
-    def __str__(self) -> str:
-        about = "" if self.exact else "about "
-        lines = [("zones in the files", f"{self.zones_read:,}")]
-        lines += [(f"  dropped, {reason}", f"{count:,}") for reason, count in self.dropped.items()]
-        lines += [
-            ("zones to summarise", f"{self.zones:,}"),
-            ("tiles", f"{self.tiles:,}"),
-            ("chunks", f"{self.chunks:,}"),
-        ]
-        if self.bytes_to_fetch is not None:
-            lines.append(("to fetch", about + human(self.bytes_to_fetch)))
-        if self.bytes_of_whole_files is not None:
-            lines.append(("whole files", about + human(self.bytes_of_whole_files)))
-        lines += [
-            ("units", f"{self.units:,}"),
-            ("parts", f"{self.parts:,}"),
-            ("memory a worker thread", f"about {human(self.memory)}"),
-        ]
-        wide = max(len(name) for name, _ in lines)
-        return "\n".join(f"{name:<{wide}}  {value:>14}" for name, value in lines)

@@ -11,8 +11,19 @@ from typing import NamedTuple
 import numpy as np
 
 from zonal.stats.compiling import compiled, inlined
-from zonal.stats.rings import Rings, extent
-from zonal.stats.rows import Ints, Offsets, Spans, by_row, first_mark, flip, longer, without_first, words_for
+from zonal.stats.rows import (
+    Ints,
+    Offsets,
+    Rings,
+    Spans,
+    by_row,
+    extent,
+    first_mark,
+    flip,
+    longer,
+    without_first,
+    words_for,
+)
 
 
 class Axis(NamedTuple):

@@ -16,8 +16,7 @@ import shapely
 from zonal.geo.grid import Grid
 from zonal.stats import centres, reference, rows, scanline
 from zonal.stats.centres import Axis
-from zonal.stats.rings import Rings
-from zonal.stats.rows import Floats, Ints, Offsets
+from zonal.stats.rows import Floats, Ints, Offsets, Rings
 from zonal.stats.scanline import GRAIN
 
 Rule = Literal["fractional", "center"]

@@ -1,11 +1,11 @@
-"""What the sweeps of scanline.py and centres.py share: marks on touched cells, and output row by row.
+"""What the sweeps of scanline.py and centres.py share: rings in, marks on touched cells, output row by row.
 
-Knows bits, columns and rows; knows no geometry.
+Knows vertices, bits, columns and rows; knows no rule by which a pixel is covered.
 """
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,31 @@ Edges = tuple[Ints, Ints, Floats]
 
 _ONE = np.uint64(1)
 _LOW_BITS = np.uint64(63)
+
+
+class Rings(NamedTuple):
+    """Polygons as flat arrays of vertices.
+
+    Zone k of `zone` has polygons ``zone_at[k]:zone_at[k + 1]``, and so on down to vertices.
+    """
+
+    x: Floats
+    y: Floats
+    ring_at: Offsets
+    polygon_at: Offsets
+    zone_at: Offsets
+    zone: Ints
+
+
+@compiled
+def extent(values: Floats, rings: Rings, k: int) -> tuple[float, float]:
+    """Return the least and the greatest of a zone's coordinates along one axis."""
+    first = rings.ring_at[rings.polygon_at[rings.zone_at[k]]]
+    end = rings.ring_at[rings.polygon_at[rings.zone_at[k + 1]]]
+    low = high = values[first]
+    for i in range(first + 1, end):
+        low, high = min(low, values[i]), max(high, values[i])
+    return low, high
 
 
 def no_spans() -> Spans:

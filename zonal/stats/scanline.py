@@ -9,15 +9,16 @@ from __future__ import annotations
 import numpy as np
 
 from zonal.stats.compiling import compiled, inlined
-from zonal.stats.rings import Rings, extent
 from zonal.stats.rows import (
     Edges,
     Floats,
     Ints,
     Offsets,
+    Rings,
     Spans,
     Words,
     by_row,
+    extent,
     first_mark,
     longer,
     mark,

@@ -38,12 +38,12 @@ from zonal.engine.graph import wire
 from zonal.engine.work import Job, Reader
 from zonal.geo.grid import Bounds, Grid
 from zonal.io.store.folder import Folder
-from zonal.io.store.ranges import Stat
-from zonal.io.table.table import Columns as TableColumns
+from zonal.io.store.ranges import FileStat
+from zonal.io.table.table import TableColumns
 from zonal.planning.costs import plan_year
 from zonal.planning.inputs import RasterInput, ZoneFile, ZoneInput
 from zonal.planning.staging import stage
-from zonal.planning.zones import Columns, Filters
+from zonal.planning.zones import Filters, ZoneColumns
 
 YEAR = 2020
 LOWER_48 = (-124.7, 25.0, -67.0, 49.0)
@@ -232,7 +232,7 @@ class MadeFile(ZoneFile):
     maker: Any = field(default=None, repr=False)
     made: list[tuple[float, int]] = field(default_factory=list, repr=False)
 
-    def read(self) -> tuple[gpd.GeoDataFrame, Stat]:
+    def read(self) -> tuple[gpd.GeoDataFrame, FileStat]:
         started = time.perf_counter()
         vertices = self.maker.submit(make_file, self.state, self.url).result()
         self.made.append((time.perf_counter() - started, vertices))
@@ -251,14 +251,14 @@ def measure(args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     land = states(args.states, round(args.zones * args.scale), LAND * args.scale * args.tiles / TILES)
     index = index_under(land)
     reader = Reader(source.driver, source.rule, source.bands)
-    raster = RasterInput(catalog, source, reader, index, "synthetic index", Stat(0, ""))
+    raster = RasterInput(catalog, source, reader, index, "synthetic index", FileStat(0, ""))
     made: list[tuple[float, int]] = []
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as maker:
         files = tuple(
             MadeFile(s.code, s.code, str(scratch / f"{s.code}.parquet"), state=s, maker=maker, made=made)
             for s in land
         )
-        zones = ZoneInput(files, Columns("GEOID20", "ALAND20", "STATEFP20", "COUNTYFP20"), None)
+        zones = ZoneInput(files, ZoneColumns("GEOID20", "ALAND20", "STATEFP20", "COUNTYFP20"), None)
         columns = TableColumns("GEOID20", source.bands, settings.stats, True)
         folder = Folder(str(scratch / "stage"))
         clock, cpu = time.perf_counter(), time.process_time()
@@ -276,7 +276,7 @@ def measure(args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     peak = _peak()
     clock = time.perf_counter()
     urls = tuple(raster.url(tile.path) for tile in plan.tiles)
-    stats = tuple(Stat(1, f"{n:032x}") for n in range(len(urls)))
+    stats = tuple(FileStat(1, f"{n:032x}") for n in range(len(urls)))
     parts = Folder(str(scratch / "parts"))
     job = Job(staged, parts, reader, plan.tiles, urls, columns, "fractional", "native", YEAR, {}, stats)
     # As large as the headers of real tiles, which travel with the graph: where each band's chunks are.

@@ -15,7 +15,7 @@ from zonal.errors import InputError, UsageError
 from zonal.io.raster.reader import Reader
 from zonal.io.store.folder import Folder
 from zonal.io.store.ranges import Blob
-from zonal.io.table.table import Columns
+from zonal.io.table.table import TableColumns
 from zonal.planning.inputs import ZoneFile
 from zonal.planning.stage import Stage
 from zonal.text import shown
@@ -30,7 +30,16 @@ def job() -> Job:
     stage = Stage(folder, "", "", "EPSG:4326", "id", (), {}, {})
     reader = Reader("cog", "aef", options=OPTIONS)
     return Job(
-        stage, folder, reader, (), (URL,), Columns("id", (), ("mean",), True), "center", "native", None, {}
+        stage,
+        folder,
+        reader,
+        (),
+        (URL,),
+        TableColumns("id", (), ("mean",), True),
+        "center",
+        "native",
+        None,
+        {},
     )
 
 

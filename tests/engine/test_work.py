@@ -21,7 +21,7 @@ from zonal.errors import InputError
 from zonal.io.raster.reader import Reader
 from zonal.io.store.folder import Folder
 from zonal.io.table.names import part_name
-from zonal.io.table.table import Columns
+from zonal.io.table.table import TableColumns
 from zonal.planning.costs import plan_year
 from zonal.planning.inputs import RasterInput, located, raster_input, zone_input
 from zonal.planning.staging import stage
@@ -73,7 +73,7 @@ def world(folder: Path, tiles: list[SyntheticTile], zones: Any, **values: Any) -
     )
     catalog = Catalog.load(settings.catalog, settings.mirror, settings.storage_options)
     given, raster = zone_input(settings, catalog), raster_input(settings, catalog)
-    columns = Columns("GEOID20", raster.reader.bands, settings.stats, True)
+    columns = TableColumns("GEOID20", raster.reader.bands, settings.stats, True)
     staged = stage(
         Folder(str(folder / "stage")),
         given,

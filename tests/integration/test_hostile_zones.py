@@ -296,12 +296,12 @@ def test_a_zone_without_an_id_is_one_sentence(utm: Path, tmp_path: Path, ids: An
     "ids", [["a", 1], [b"a", b"b"], [[1], [2]], [{"a": 1}, {"a": 2}], ["\ud800", "b"], [2**70, 1]]
 )
 def test_ids_of_no_one_type_are_refused_by_the_check(ids: Any) -> None:
-    from zonal.planning.zones import Columns, check
+    from zonal.planning.zones import ZoneColumns, check
 
     geometry = [shapely.box(n, 0, n + 1, 1) for n in range(len(ids))]
     frame = gpd.GeoDataFrame({"id": pd.Series(ids, dtype=object)}, geometry=geometry, crs="EPSG:4326")
     with pytest.raises(InputError, match=r"zones: (column 'id' has values of no one type|the ids in id are)"):
-        check(frame, Columns("id"), "zones")
+        check(frame, ZoneColumns("id"), "zones")
 
 
 @pytest.mark.parametrize("zone", SEAM)

@@ -15,11 +15,11 @@ from zonal.engine.work import Reader
 from zonal.errors import InputError
 from zonal.geo.pieces import Pieces
 from zonal.io.store.folder import Folder
-from zonal.io.table.table import Columns as TableColumns
+from zonal.io.table.table import TableColumns
 from zonal.planning.inputs import RasterInput, ZoneFile, ZoneInput
 from zonal.planning.stage import EVERY_YEAR, Batch, Stage, write_batch, zone_table
 from zonal.planning.staging import stage
-from zonal.planning.zones import Columns, Filters
+from zonal.planning.zones import Filters, ZoneColumns
 
 
 def frame_of(ids: list[Any], first: int = 0) -> gpd.GeoDataFrame:
@@ -33,7 +33,7 @@ def staged(folder: Path, *frames: gpd.GeoDataFrame, part_zones: int = 10) -> Sta
     files = tuple(ZoneFile(f"S{n}", f"file {n}", "", frame=frame) for n, frame in enumerate(frames))
     table = TableColumns("id", ("red",), ("mean",), narrow=False)
     return stage(
-        Folder(str(folder)), ZoneInput(files, Columns("id"), None), raster, Filters(), [], table,
+        Folder(str(folder)), ZoneInput(files, ZoneColumns("id"), None), raster, Filters(), [], table,
         key="k", part_zones=part_zones,
     )  # fmt: skip
 

@@ -21,8 +21,8 @@ from zonal.geo.antimeridian import unwrap
 from zonal.geo.pieces import Pieces, utm_pieces
 from zonal.planning.tiles import (
     INDEX_COLUMNS,
-    Layout,
     Tile,
+    TileSpec,
     boxes_covered,
     foreign_pieces,
     from_index,
@@ -30,7 +30,7 @@ from zonal.planning.tiles import (
     own,
 )
 
-LAYOUT = Layout(resolution=10.0, chunk=64, south_up=True)
+SPEC = TileSpec(resolution=10.0, chunk=64, south_up=True)
 GEOD = pyproj.Geod(ellps="WGS84")
 
 Array = npt.NDArray[Any]
@@ -61,21 +61,21 @@ def tile_at(
 
 
 def test_an_index_row_becomes_the_grid_its_file_should_have() -> None:
-    (tile,) = from_index(row_of(), LAYOUT, "index")
+    (tile,) = from_index(row_of(), SPEC, "index")
     assert (tile.path, tile.epsg, tile.ground) == ("s3://b/t.tiff", 32616, None)
     assert tile.grid == utm_grid(32616, 500_000, 4e6, 512, 128, 64)
-    (tile,) = from_index(row_of(), replace(LAYOUT, south_up=False), "index")
+    (tile,) = from_index(row_of(), replace(SPEC, south_up=False), "index")
     assert tile.grid == utm_grid(32616, 500_000, 4e6, 512, 128, 64, south_up=False)
 
 
 def test_an_index_row_that_comes_twice_is_one_tile() -> None:
-    assert len(from_index(pd.concat([row_of(), row_of()]), LAYOUT, "index")) == 1
+    assert len(from_index(pd.concat([row_of(), row_of()]), SPEC, "index")) == 1
 
 
 @pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:32661", "EPSG:26910", "EPSG:32600", "32616N", None])
 def test_a_tile_outside_utm_is_an_error(crs: Any) -> None:
     with pytest.raises(InputError) as caught:
-        from_index(row_of(crs=crs), LAYOUT, "aef_index.parquet")
+        from_index(row_of(crs=crs), SPEC, "aef_index.parquet")
     assert str(caught.value) == (
         f"aef_index.parquet: tile s3://b/t.tiff: crs {crs!r} is no WGS 84 UTM zone (EPSG:326xx, 327xx)"
     )
@@ -92,7 +92,7 @@ def test_a_tile_outside_utm_is_an_error(crs: Any) -> None:
 )
 def test_bounds_that_are_no_whole_pixels_are_an_error(bounds: dict[str, float], shown: str) -> None:
     with pytest.raises(InputError) as caught:
-        from_index(row_of(**bounds), LAYOUT, "aef_index.parquet")
+        from_index(row_of(**bounds), SPEC, "aef_index.parquet")
     assert str(caught.value) == (
         f"aef_index.parquet: tile s3://b/t.tiff: bounds {shown} are not a whole number of 10 m pixels"
     )

@@ -12,9 +12,18 @@ import shapely
 from synthetic import jittered_blocks
 
 from zonal.errors import InputError
-from zonal.planning.zones import Columns, Filters, check, hashes_of, in_space, repair, select, whole_numbers
+from zonal.planning.zones import (
+    Filters,
+    ZoneColumns,
+    check,
+    hashes_of,
+    in_space,
+    repair,
+    select,
+    whole_numbers,
+)
 
-CENSUS = Columns("GEOID20", "ALAND20", "STATEFP20", "COUNTYFP20")
+CENSUS = ZoneColumns("GEOID20", "ALAND20", "STATEFP20", "COUNTYFP20")
 BOWTIE = shapely.Polygon([(0, 0), (2, 2), (2, 0), (0, 2)])
 
 
@@ -35,7 +44,7 @@ def boxes(count: int) -> list[Any]:
 def test_good_zones_pass_the_check() -> None:
     holed = shapely.box(0, 0, 9, 9) - shapely.box(1, 1, 2, 2)
     collection = shapely.GeometryCollection([holed, shapely.Point(0, 0)])
-    check(frame_of(holed, None, shapely.Polygon(), collection, BOWTIE), Columns("id"), "zones.gpkg")
+    check(frame_of(holed, None, shapely.Polygon(), collection, BOWTIE), ZoneColumns("id"), "zones.gpkg")
 
 
 @pytest.mark.parametrize(
@@ -72,7 +81,7 @@ def test_good_zones_pass_the_check() -> None:
 )
 def test_unusable_zones_are_one_sentence(frame: gpd.GeoDataFrame, sentence: str) -> None:
     with pytest.raises(InputError) as caught:
-        check(frame, Columns("id"), "zones.gpkg")
+        check(frame, ZoneColumns("id"), "zones.gpkg")
     assert str(caught.value) == sentence
 
 
@@ -85,10 +94,10 @@ def census(count: int, **columns: Any) -> gpd.GeoDataFrame:
 
 def test_without_land_areas_no_zone_is_dropped() -> None:
     frame = frame_of(*boxes(3))
-    kept, dropped = select(frame, Filters(), Columns("id"), "z")
+    kept, dropped = select(frame, Filters(), ZoneColumns("id"), "z")
     assert len(kept) == 3
     assert dropped == {}
-    kept, dropped = select(frame, Filters(), Columns("id", "ALAND20"), "z")
+    kept, dropped = select(frame, Filters(), ZoneColumns("id", "ALAND20"), "z")
     assert len(kept) == 3
 
 
@@ -142,7 +151,7 @@ def test_counties_match_codes_that_a_file_holds_as_numbers(dtype: str) -> None:
 
 def test_a_size_limit_without_land_areas_is_an_error() -> None:
     with pytest.raises(InputError, match=r"z\.gpkg: max_land_km2 needs a column of land area"):
-        select(frame_of(*boxes(1)), Filters(max_land_km2=25), Columns("id"), "z.gpkg")
+        select(frame_of(*boxes(1)), Filters(max_land_km2=25), ZoneColumns("id"), "z.gpkg")
 
 
 @pytest.mark.parametrize(
@@ -169,7 +178,7 @@ def test_counties_are_named_by_three_or_five_digits(codes: tuple[str, ...], kept
 
 def test_counties_need_their_columns() -> None:
     with pytest.raises(InputError, match="z: no column of county codes, which --county needs"):
-        select(frame_of(*boxes(1)), Filters(county=("033",)), Columns("id"), "z")
+        select(frame_of(*boxes(1)), Filters(county=("033",)), ZoneColumns("id"), "z")
     frame = census(1, COUNTYFP20=["033"])
     assert len(select(frame, Filters(county=("033",)), CENSUS, "z")[0]) == 1
     with pytest.raises(InputError, match="z: no column of state codes, which a 5-digit --county needs"):
@@ -206,7 +215,7 @@ def test_a_bbox_keeps_its_curved_sides_in_a_projected_crs() -> None:
     zone = shapely.box(-123.01, 48.98, -122.99, 48.991)
     other = shapely.box(-123.01, 49.005, -122.99, 49.01)
     frame = frame_of(zone, other).to_crs("EPSG:32610")
-    kept, _ = select(frame, Filters(bbox=(-126, 48, -120, 49)), Columns("id"), "z")
+    kept, _ = select(frame, Filters(bbox=(-126, 48, -120, 49)), ZoneColumns("id"), "z")
     assert kept["id"].tolist() == ["z0"]
 
 
@@ -223,12 +232,12 @@ def test_a_zone_across_the_antimeridian_is_where_it_is_however_it_is_spelt(
 ) -> None:
     jump = shapely.Polygon([(179.9, 0), (-179.9, 0), (-179.9, 1), (179.9, 1)])
     frame = frame_of(jump, shapely.box(179.9, 0, 180.1, 1), crs="EPSG:4326")
-    assert select(frame, Filters(bbox=bbox), Columns("id"), "z")[0]["id"].tolist() == kept
+    assert select(frame, Filters(bbox=bbox), ZoneColumns("id"), "z")[0]["id"].tolist() == kept
 
 
 def test_an_empty_zone_is_outside_any_bbox() -> None:
     frame = frame_of(shapely.Polygon(), None, shapely.box(0, 0, 1, 1))
-    kept, dropped = select(frame, Filters(bbox=(-5, -5, 5, 5)), Columns("id"), "z")
+    kept, dropped = select(frame, Filters(bbox=(-5, -5, 5, 5)), ZoneColumns("id"), "z")
     assert kept["id"].tolist() == ["z2"]
     assert dropped == {"outside the bbox": 2}
 

@@ -39,7 +39,7 @@ from zonal.io.table.names import (
     is_ours,
     part_name,
 )
-from zonal.io.table.table import Columns, merge_parts
+from zonal.io.table.table import TableColumns, merge_parts
 from zonal.planning.inputs import policy_of
 from zonal.planning.stage import Stage
 from zonal.planning.units import Plan
@@ -183,7 +183,7 @@ class Output:
         return self.folder.sub(WORK).sub(name)
 
     def assemble(
-        self, plan: Plan, staged: Stage, parts: Folder, columns: Columns, about: Mapping[str, Any]
+        self, plan: Plan, staged: Stage, parts: Folder, columns: TableColumns, about: Mapping[str, Any]
     ) -> list[str]:
         """Make the table of finished parts, where nobody sees it yet.
 

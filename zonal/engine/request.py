@@ -18,7 +18,7 @@ from zonal.engine.fingerprint import fingerprint
 from zonal.engine.output import Output
 from zonal.errors import MissingError, UsageError
 from zonal.io.store.folder import Folder
-from zonal.io.table.table import Columns
+from zonal.io.table.table import TableColumns
 from zonal.planning.inputs import RasterInput, ZoneInput, raster_input, zone_input
 from zonal.planning.stage import Stage
 from zonal.planning.staging import stage, stage_key
@@ -35,7 +35,7 @@ class Request:
     zones : ZoneInput
     raster : RasterInput
     filters : Filters
-    columns : Columns
+    columns : TableColumns
         Of the table.
     """
 
@@ -43,7 +43,7 @@ class Request:
     zones: ZoneInput
     raster: RasterInput
     filters: Filters
-    columns: Columns
+    columns: TableColumns
 
     @classmethod
     def of(cls, settings: Settings, catalog: Catalog, frame: gpd.GeoDataFrame | None = None) -> Request:
@@ -52,7 +52,7 @@ class Request:
         raster = raster_input(settings, catalog)
         filters = Filters(settings.bbox, settings.county, settings.max_land_km2, settings.keep_water)
         narrow = raster.reader.rule == "aef"
-        columns = Columns(zones.columns.zone_id, raster.reader.bands, settings.stats, narrow)
+        columns = TableColumns(zones.columns.zone_id, raster.reader.bands, settings.stats, narrow)
         return cls(settings, zones, raster, filters, columns)
 
     @property

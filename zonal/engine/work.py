@@ -26,11 +26,11 @@ from zonal.errors import InputError, ZonalError
 from zonal.geo.antimeridian import Geometries
 from zonal.geo.grid import Bounds, Grid
 from zonal.geo.pieces import Pieces, areas
-from zonal.io.raster.raster import Pixels, Raster, Stat, Stored
+from zonal.io.raster.raster import FileStat, Pixels, Raster, Stored
 from zonal.io.raster.reader import Reader
 from zonal.io.store.folder import Folder
 from zonal.io.table.names import part_name
-from zonal.io.table.table import AREA, Columns, part_table, write_part
+from zonal.io.table.table import AREA, TableColumns, part_table, write_part
 from zonal.planning.stage import STAGE, Stage
 from zonal.planning.tiles import Tile
 from zonal.planning.units import HAIR, Part, Unit
@@ -66,13 +66,13 @@ class Job:
         Of the plan, in its order, with their files' own grids.
     urls : tuple of str
         Where each tile is read (after any mirror); never printed.
-    columns : Columns
+    columns : TableColumns
     coverage, engine : str
         Rule and provider of the coverage.
     year : int or None
     about : dict
         Metadata of every file written.
-    stats : tuple of Stat
+    stats : tuple of FileStat
         Size and version of each tile when the run was planned; empty to take the files as they are.
     scratch : Scratch
         Memory that units of one worker thread share.
@@ -83,12 +83,12 @@ class Job:
     reader: Reader
     tiles: tuple[Tile, ...]
     urls: tuple[str, ...] = field(repr=False)
-    columns: Columns
+    columns: TableColumns
     coverage: Rule
     engine: Engine
     year: int | None
     about: dict[str, Any]
-    stats: tuple[Stat, ...] = ()
+    stats: tuple[FileStat, ...] = ()
     scratch: Scratch = field(default_factory=Scratch, compare=False, repr=False)
 
 

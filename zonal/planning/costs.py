@@ -12,7 +12,7 @@ import numpy as np
 
 from zonal.config.settings import Settings
 from zonal.io.raster.raster import Raster
-from zonal.io.store.ranges import Stat
+from zonal.io.store.ranges import FileStat
 from zonal.planning import units
 from zonal.planning.inputs import RasterInput
 from zonal.planning.stage import Stage
@@ -20,7 +20,7 @@ from zonal.planning.tiles import Tile
 from zonal.planning.units import Plan
 from zonal.text import human
 
-Opened = tuple[Tile, Stat, Raster]
+Opened = tuple[Tile, FileStat, Raster]
 """A tile with its file's own grid, the file's size and version, and the file."""
 
 

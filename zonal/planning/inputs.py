@@ -23,13 +23,13 @@ from zonal.config.sources import RasterSource, ZoneSource
 from zonal.credentials import scrub_urls, without_credentials
 from zonal.errors import InputError, MissingError, UsageError
 from zonal.geo.grid import Grid
-from zonal.io.raster.raster import Raster, Stat
+from zonal.io.raster.raster import FileStat, Raster
 from zonal.io.raster.reader import Reader
 from zonal.io.store.cache import Cache
 from zonal.io.store.ranges import Blob, ReadPolicy
 from zonal.io.table.vector import read_index, read_zones
-from zonal.planning.tiles import INDEX_COLUMNS, Layout, Tile, from_index, near, own
-from zonal.planning.zones import Columns
+from zonal.planning.tiles import INDEX_COLUMNS, Tile, TileSpec, from_index, near, own
+from zonal.planning.zones import ZoneColumns
 
 INDEX_SUFFIXES = (".parquet", ".gpkg", ".csv")
 OPENING = 32
@@ -71,10 +71,10 @@ class ZoneFile:
         """The bytes of the file."""
         return Blob(self.url, self.options, self.policy)
 
-    def read(self) -> tuple[gpd.GeoDataFrame, Stat]:
+    def read(self) -> tuple[gpd.GeoDataFrame, FileStat]:
         """Read the zones, with the size and version of the file."""
         if self.frame is not None:
-            return self.frame, Stat(size=len(self.frame), etag="")
+            return self.frame, FileStat(size=len(self.frame), etag="")
         return read_zones(self.url, self.options, self.policy, parquet=self.parquet)
 
 
@@ -83,7 +83,7 @@ class ZoneInput:
     """The zones of a run: their files and the columns that filters need."""
 
     files: tuple[ZoneFile, ...]
-    columns: Columns
+    columns: ZoneColumns
     source: ZoneSource | None
 
 
@@ -99,7 +99,7 @@ class RasterInput:
     index : DataFrame or None
         Rows of the tile index; None where `files` are the tiles.
     index_name : str
-    index_stat : Stat or None
+    index_stat : FileStat or None
     files : tuple of Tile
         Tiles that need no index, by (EPSG, path), with the ground they own.
     crs : str
@@ -113,7 +113,7 @@ class RasterInput:
     reader: Reader
     index: pd.DataFrame | None
     index_name: str
-    index_stat: Stat | None
+    index_stat: FileStat | None
     files: tuple[Tile, ...] = ()
     crs: str = ""
     addresses: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -129,7 +129,7 @@ class RasterInput:
             return list(self.files)
         assert self.source is not None and year is not None
         rows = near(self.index, year, boxes, self.index_name)
-        return own(from_index(rows, _layout(self.source), self.index_name))
+        return own(from_index(rows, _tile_spec(self.source), self.index_name))
 
     def sample(self, year: int | None = None) -> Tile:
         """Any one tile, of a year or of the latest: to see whether tiles can be read.
@@ -147,7 +147,7 @@ class RasterInput:
             year = 0 if pd.isna(latest) else int(latest)
         everywhere = np.array([[-180.0, -90.0, 180.0, 90.0]])
         rows = near(self.index, year or 0, everywhere, self.index_name)
-        return from_index(rows.head(1), _layout(self.source), self.index_name)[0]
+        return from_index(rows.head(1), _tile_spec(self.source), self.index_name)[0]
 
     def url(self, path: str) -> str:
         """Where a tile is read: after any mirror, and from any worker's working directory."""
@@ -155,7 +155,7 @@ class RasterInput:
 
     def open_all(
         self, tiles: Sequence[Tile], *, allow_missing: bool = False
-    ) -> list[tuple[Tile, Stat, Raster]]:
+    ) -> list[tuple[Tile, FileStat, Raster]]:
         """Read all headers, check them against the index, and take the files' own grids.
 
         Parameters
@@ -172,7 +172,7 @@ class RasterInput:
             If a tile is not what the index and the catalog say.
         """
 
-        def check(tile: Tile) -> tuple[Tile, Stat, Raster] | None:
+        def check(tile: Tile) -> tuple[Tile, FileStat, Raster] | None:
             try:
                 raster = self.reader.open(self.url(tile.path))
             except MissingError as error:
@@ -211,10 +211,10 @@ def zone_input(settings: Settings, catalog: Catalog, frame: gpd.GeoDataFrame | N
     """Find the zones that the settings ask for; nothing is read yet."""
     if frame is not None:
         zone_id = settings.zone_id or "zone"
-        return ZoneInput((ZoneFile("zones", "the zones given", "", frame=frame),), Columns(zone_id), None)
+        return ZoneInput((ZoneFile("zones", "the zones given", "", frame=frame),), ZoneColumns(zone_id), None)
     if settings.zones in catalog:
         source = catalog.zones(settings.zones)
-        columns = Columns(
+        columns = ZoneColumns(
             settings.zone_id or source.zone_id, source.land_area, source.state_column, source.county
         )
         if source.per_state and not settings.state:
@@ -247,10 +247,10 @@ def zone_input(settings: Settings, catalog: Catalog, frame: gpd.GeoDataFrame | N
         raise UsageError(f"zones from a file need their id column: --zone-id COLUMN (for {name})")
     url = catalog.resolve(settings.zones)
     file = ZoneFile("zones", name, url, catalog.storage_options(settings.zones), policy=policy_of(settings))
-    return ZoneInput((file,), Columns(settings.zone_id), None)
+    return ZoneInput((file,), ZoneColumns(settings.zone_id), None)
 
 
-def census_columns(columns: Columns, have: Iterable[str]) -> Columns:
+def census_columns(columns: ZoneColumns, have: Iterable[str]) -> ZoneColumns:
     """Complete the columns of a user's file with the census's names where it has them."""
     names = {*have}
 
@@ -334,10 +334,10 @@ def _utm_code(crs: str) -> int:
     return int(code) if code[:3] in ("326", "327") and code.isdigit() and len(code) == 5 else 0
 
 
-def _layout(source: RasterSource) -> Layout:
+def _tile_spec(source: RasterSource) -> TileSpec:
     if source.resolution is None or source.chunk is None:
         raise InputError(f"catalog source {source.name}: a tile index needs `resolution` and `chunk`")
-    return Layout(source.resolution, source.chunk, source.south_up)
+    return TileSpec(source.resolution, source.chunk, source.south_up)
 
 
 def _exists(path: str, what: str, catalog: Catalog) -> None:

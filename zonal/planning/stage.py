@@ -28,7 +28,7 @@ from zonal.geo.antimeridian import Geometries
 from zonal.geo.grid import Bounds
 from zonal.geo.pieces import Pieces
 from zonal.io.store.folder import Folder
-from zonal.io.store.ranges import Blob, Stat
+from zonal.io.store.ranges import Blob, FileStat
 from zonal.io.store.seekable import Seekable
 from zonal.io.table import geoparquet
 from zonal.io.table.table import AREA
@@ -379,7 +379,7 @@ class _Version:
     """A file as it is now: another one under its name is another version."""
 
     url: str
-    stat: Stat
+    stat: FileStat
     blob: Blob = field(compare=False)
 
 

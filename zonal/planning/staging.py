@@ -25,13 +25,22 @@ from zonal.errors import InputError
 from zonal.geo.antimeridian import unwrap
 from zonal.geo.crs import WGS84, crs_name, operation_name, reproject
 from zonal.geo.pieces import Pieces, one_crs_pieces, utm_pieces
-from zonal.io.raster.raster import Stat
+from zonal.io.raster.raster import FileStat
 from zonal.io.store.folder import Folder
-from zonal.io.table.table import Columns as TableColumns
+from zonal.io.table.table import TableColumns
 from zonal.planning.inputs import RasterInput, ZoneFile, ZoneInput, census_columns
 from zonal.planning.stage import EVERY_YEAR, ROW_GROUP, Batch, Stage, staged_column, write_batch, zone_table
 from zonal.planning.tiles import foreign_pieces
-from zonal.planning.zones import Columns, Filters, check, hashes_of, in_space, repair, select, whole_numbers
+from zonal.planning.zones import (
+    Filters,
+    ZoneColumns,
+    check,
+    hashes_of,
+    in_space,
+    repair,
+    select,
+    whole_numbers,
+)
 
 STAGE_VERSION = 3
 """Goes up when the same inputs are staged otherwise."""
@@ -55,7 +64,7 @@ def stage_key(
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _stat(file: ZoneFile, columns: Columns) -> Stat:
+def _stat(file: ZoneFile, columns: ZoneColumns) -> FileStat:
     if file.frame is None:
         return file.blob.stat()
     frame = file.frame
@@ -66,7 +75,7 @@ def _stat(file: ZoneFile, columns: Columns) -> Stat:
     digest = hashlib.sha256(str(frame.crs).encode())
     for value in (*attributes.to_pydict().items(), *shapely.to_wkb(frame.geometry.to_numpy())):
         digest.update(repr(value).encode())
-    return Stat(len(frame), digest.hexdigest())
+    return FileStat(len(frame), digest.hexdigest())
 
 
 def stage(
@@ -91,7 +100,7 @@ def stage(
     filters : Filters
     years : sequence of int
         Years of the run, whose index rows decide which ground goes to a neighbour; empty without an index.
-    table : zonal.io.table.table.Columns
+    table : TableColumns
         Whose names no attribute may take.
     key : str
         From `stage_key`.
@@ -187,7 +196,7 @@ class _Staging:
         self.zones += len(kept)
         self.pieces += count
 
-    def _read(self, file: ZoneFile) -> tuple[gpd.GeoDataFrame, Columns]:
+    def _read(self, file: ZoneFile) -> tuple[gpd.GeoDataFrame, ZoneColumns]:
         """Zones to keep, valid and in final order, and the columns that matter; the rest is reported."""
         frame, stat = file.read()
         columns = census_columns(self.input.columns, frame.columns)

@@ -65,7 +65,7 @@ class Tile:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class TileSpec:
     """What an index does not say of its files: pixel size (CRS units), chunk (pixels), row direction."""
 
     resolution: float
@@ -135,7 +135,7 @@ def _ranges(years: Sequence[int]) -> str:
     return ", ".join(map(str, years))
 
 
-def from_index(rows: pd.DataFrame, layout: Layout, source: str) -> list[Tile]:
+def from_index(rows: pd.DataFrame, spec: TileSpec, source: str) -> list[Tile]:
     """Tiles of index rows, with the grid that their files should have."""
     found = []
     for row in rows.drop_duplicates("path").itertuples():
@@ -144,7 +144,7 @@ def from_index(rows: pd.DataFrame, layout: Layout, source: str) -> list[Tile]:
             raise InputError(
                 f"{source}: tile {row.path}: crs {row.crs!r} is no WGS 84 UTM zone (EPSG:326xx, 327xx)"
             )
-        size = layout.resolution
+        size = spec.resolution
         width, height = (row.utm_east - row.utm_west) / size, (row.utm_north - row.utm_south) / size
         if not (0 < width < 1e7 and 0 < height < 1e7 and width == round(width) and height == round(height)):
             raise InputError(
@@ -154,13 +154,13 @@ def from_index(rows: pd.DataFrame, layout: Layout, source: str) -> list[Tile]:
         grid = Grid(
             crs=f"EPSG:{code}",
             x0=float(row.utm_west),
-            y0=float(row.utm_south if layout.south_up else row.utm_north),
+            y0=float(row.utm_south if spec.south_up else row.utm_north),
             dx=size,
-            dy=size if layout.south_up else -size,
+            dy=size if spec.south_up else -size,
             width=round(width),
             height=round(height),
-            chunk_width=layout.chunk,
-            chunk_height=layout.chunk,
+            chunk_width=spec.chunk,
+            chunk_height=spec.chunk,
         )
         found.append(Tile(str(row.path), int(code), grid))
     return found

@@ -46,7 +46,7 @@ class Filters:
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
+class ZoneColumns:
     """Names of the columns that filters need; None where a source has no such column."""
 
     zone_id: str
@@ -55,7 +55,7 @@ class Columns:
     county: str | None = None
 
 
-def check(frame: gpd.GeoDataFrame, columns: Columns, source: str) -> None:
+def check(frame: gpd.GeoDataFrame, columns: ZoneColumns, source: str) -> None:
     """Raise InputError unless `frame` has a CRS, columns of different names, unique ids and polygons only."""
     if frame.crs is None:
         raise InputError(f"{source}: the zones have no CRS; set one in the file (e.g. with ogr2ogr -a_srs)")
@@ -120,7 +120,7 @@ def _check_places(frame: gpd.GeoDataFrame, source: str) -> None:
 
 
 def select(
-    frame: gpd.GeoDataFrame, filters: Filters, columns: Columns, source: str
+    frame: gpd.GeoDataFrame, filters: Filters, columns: ZoneColumns, source: str
 ) -> tuple[gpd.GeoDataFrame, dict[str, int]]:
     """Keep the zones that the filters want.
 
@@ -157,7 +157,7 @@ def select(
 
 
 def _in_counties(
-    frame: gpd.GeoDataFrame, codes: Sequence[str], columns: Columns, source: str
+    frame: gpd.GeoDataFrame, codes: Sequence[str], columns: ZoneColumns, source: str
 ) -> npt.NDArray[np.bool_]:
     if columns.county is None or columns.county not in frame.columns:
         raise InputError(f"{source}: no column of county codes, which --county needs")

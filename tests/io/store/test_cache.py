@@ -17,12 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zonal.io.raster.raster import Stat
+from zonal.io.raster.raster import FileStat
 from zonal.io.store import cache
 from zonal.io.store.cache import UNIT, Cache
 
 NAME = "https://host/tile.tiff"
-V1 = Stat(10_000_000, '"one"')
+V1 = FileStat(10_000_000, '"one"')
 LARGE = 1024 * UNIT
 
 
@@ -42,7 +42,7 @@ def taken(folder: Path) -> int:
 
 KEYS = st.tuples(
     st.sampled_from(["a", "b", "s3://bucket/é b\0c"]),
-    st.sampled_from([Stat(9, "x"), Stat(9, "y"), Stat(10, "x"), Stat(9, "")]),
+    st.sampled_from([FileStat(9, "x"), FileStat(9, "y"), FileStat(10, "x"), FileStat(9, "")]),
     st.integers(0, 3),
     st.sampled_from([1, 500, UNIT - 16, UNIT - 15, 2 * UNIT]),
 )
@@ -92,15 +92,15 @@ def test_another_name_version_or_range_is_absent(tmp_path: Path) -> None:
     assert kept.get(NAME, V1, 100, 105) == b"bytes"
     assert kept.get(NAME, V1, 100, 104) is None
     assert kept.get(NAME, V1, 101, 105) is None
-    assert kept.get(NAME, Stat(V1.size, '"two"'), 100, 105) is None
-    assert kept.get(NAME, Stat(V1.size + 1, V1.etag), 100, 105) is None
+    assert kept.get(NAME, FileStat(V1.size, '"two"'), 100, 105) is None
+    assert kept.get(NAME, FileStat(V1.size + 1, V1.etag), 100, 105) is None
     assert kept.get(NAME + "f", V1, 100, 105) is None
 
 
 def test_a_version_without_an_etag_is_never_kept(tmp_path: Path) -> None:
     kept = Cache(str(tmp_path / "c"), LARGE)
-    kept.put(NAME, Stat(10, ""), 0, b"bytes")
-    assert kept.get(NAME, Stat(10, ""), 0, 5) is None
+    kept.put(NAME, FileStat(10, ""), 0, b"bytes")
+    assert kept.get(NAME, FileStat(10, ""), 0, 5) is None
     assert not (tmp_path / "c").exists()
 
 
@@ -277,18 +277,18 @@ def test_a_tally_that_cannot_be_written_keeps_nothing_uncounted(tmp_path: Path) 
 WORK = """
 import hashlib, random, sys
 from zonal.io.store.cache import UNIT, Cache
-from zonal.io.raster.raster import Stat
+from zonal.io.raster.raster import FileStat
 folder, seed = sys.argv[1], int(sys.argv[2])
 rng, kept, hits = random.Random(seed), Cache(folder, 64 * UNIT), 0
 for _ in range(1500):
     start = min(int(rng.expovariate(1 / 40)), 400)
     size = 1000 * (1 + start % 90)
     data = hashlib.shake_128(str(start).encode()).digest(size)
-    found = kept.get("x", Stat(1, "v"), start, start + size)
+    found = kept.get("x", FileStat(1, "v"), start, start + size)
     assert found in (None, data), "wrong bytes"
     hits += found is not None
     if found is None:
-        kept.put("x", Stat(1, "v"), start, data)
+        kept.put("x", FileStat(1, "v"), start, data)
 print(hits)
 """
 

@@ -14,7 +14,7 @@ import shapely
 from zonal.errors import InputError
 from zonal.io.store.folder import Folder
 from zonal.io.table import geoparquet
-from zonal.io.table.table import Columns, covered_zones, merge_parts, part_table, write_part
+from zonal.io.table.table import TableColumns, covered_zones, merge_parts, part_table, write_part
 
 NAD83 = pyproj.CRS("EPSG:4269")
 
@@ -29,7 +29,9 @@ def zones(count: int, first: int = 0) -> pa.Table:
     return pa.table({**attributes, "bbox": bbox, "geometry": wkb})
 
 
-def finished(count: int, columns: Columns, first: int = 0, band_count: np.ndarray | None = None) -> pa.Table:
+def finished(
+    count: int, columns: TableColumns, first: int = 0, band_count: np.ndarray | None = None
+) -> pa.Table:
     pixels = np.arange(count, dtype=float)
     values = np.add.outer(pixels, np.arange(len(columns.bands)))
     values[0] = np.nan
@@ -46,7 +48,7 @@ def finished(count: int, columns: Columns, first: int = 0, band_count: np.ndarra
 
 
 def test_columns_come_in_order_with_narrow_and_wide_types() -> None:
-    columns = Columns("GEOID20", ("A00", "A01"), ("mean", "sum", "std"), narrow=True)
+    columns = TableColumns("GEOID20", ("A00", "A01"), ("mean", "sum", "std"), narrow=True)
     schema = finished(3, columns).schema
     assert schema.names == [
         *("GEOID20", "POP20", "year", "pixel_count", "valid_fraction", "tile_count"),
@@ -55,18 +57,18 @@ def test_columns_come_in_order_with_narrow_and_wide_types() -> None:
     assert [str(schema.field(n).type) for n in ("A00_mean", "A00_sum", "A01_std", "year")] == [
         *("float", "double", "float", "int32")
     ]
-    wide = Columns("GEOID20", ("red",), ("mean",), narrow=False)
+    wide = TableColumns("GEOID20", ("red",), ("mean",), narrow=False)
     assert finished(3, wide).schema.field("red_mean").type == pa.float64()
 
 
 def test_statistics_of_nothing_are_null_not_nan() -> None:
-    table = finished(3, Columns("GEOID20", ("A00",), ("mean",), narrow=True))
+    table = finished(3, TableColumns("GEOID20", ("A00",), ("mean",), narrow=True))
     assert table["A00_mean"].null_count == 1
     assert table["valid_fraction"].to_pylist() == [None, 1.0, 1.0]
 
 
 def test_an_attribute_with_the_name_of_an_added_column_is_an_error() -> None:
-    columns = Columns("id", ("red",), ("mean",), narrow=False)
+    columns = TableColumns("id", ("red",), ("mean",), narrow=False)
     columns.check(["name", "area"], "zones.gpkg")
     for name in ("year", "red_mean", "bbox", "pixel_count", "geometry", "zonal_area"):
         with pytest.raises(InputError, match=f"zones.gpkg: column '{name}' has the name"):
@@ -74,7 +76,7 @@ def test_an_attribute_with_the_name_of_an_added_column_is_an_error() -> None:
 
 
 def test_two_bands_of_one_name_are_an_error() -> None:
-    columns = Columns("id", ("b", "c", "b"), ("mean",), narrow=False)
+    columns = TableColumns("id", ("b", "c", "b"), ("mean",), narrow=False)
     with pytest.raises(InputError, match="the raster has two bands named 'b'; give each a name of its own"):
         columns.check(["id"], "zones.gpkg")
 
@@ -84,13 +86,13 @@ def test_two_bands_of_one_name_are_an_error() -> None:
 def test_a_band_that_would_take_the_place_of_another_column_is_an_error(
     band: str, stats: tuple[str, ...]
 ) -> None:
-    columns = Columns("id", ("red", band), stats, narrow=False)
+    columns = TableColumns("id", ("red", band), stats, narrow=False)
     with pytest.raises(InputError, match=f"two columns '{band}_count'.*rename the bands"):
         columns.check(["id"], "zones.gpkg")
 
 
 def test_a_zone_id_with_the_name_of_an_added_column_is_an_error() -> None:
-    columns = Columns("year", ("red",), ("mean",), narrow=False)
+    columns = TableColumns("year", ("red",), ("mean",), narrow=False)
     with pytest.raises(InputError, match=r"zones\.gpkg: column 'year' has the name of one that zonal adds"):
         columns.check(["year", "name"], "zones.gpkg")
     with pytest.raises(InputError, match=r"zones\.gpkg: two columns are named 'name'; rename one"):
@@ -99,13 +101,13 @@ def test_a_zone_id_with_the_name_of_an_added_column_is_an_error() -> None:
 
 def test_no_column_of_a_part_silently_takes_the_place_of_another() -> None:
     with pytest.raises(InputError, match="two bands named 'b'"):
-        finished(3, Columns("GEOID20", ("b", "b"), ("mean",), narrow=False))
+        finished(3, TableColumns("GEOID20", ("b", "b"), ("mean",), narrow=False))
     with pytest.raises(InputError, match="two columns 'pixel_count'"):
-        finished(3, Columns("GEOID20", ("pixel",), ("count",), narrow=False))
+        finished(3, TableColumns("GEOID20", ("pixel",), ("count",), narrow=False))
 
 
 def test_parts_become_one_file_with_large_row_groups_in_order(tmp_path: Path) -> None:
-    columns = Columns("GEOID20", ("A00",), ("mean",), narrow=True)
+    columns = TableColumns("GEOID20", ("A00",), ("mean",), narrow=True)
     folder = Folder(str(tmp_path))
     names, rows = [], 0
     for number in range(13):
@@ -124,7 +126,7 @@ def test_parts_become_one_file_with_large_row_groups_in_order(tmp_path: Path) ->
 
 
 def test_the_file_is_geoparquet_with_its_bounds_and_types(tmp_path: Path) -> None:
-    columns = Columns("GEOID20", ("A00",), ("mean",), narrow=True)
+    columns = TableColumns("GEOID20", ("A00",), ("mean",), narrow=True)
     folder = Folder(str(tmp_path))
     for number in range(2):
         write_part(folder, f"p{number}", finished(5, columns, number * 5), NAD83, {})
@@ -140,7 +142,7 @@ def test_the_file_is_geoparquet_with_its_bounds_and_types(tmp_path: Path) -> Non
 
 
 def test_band_counts_stay_only_where_they_differ_from_the_pixel_count(tmp_path: Path) -> None:
-    columns = Columns("GEOID20", ("a", "b"), ("mean",), narrow=False)
+    columns = TableColumns("GEOID20", ("a", "b"), ("mean",), narrow=False)
     folder = Folder(str(tmp_path))
     same = np.repeat(np.arange(4.0)[:, None], 2, axis=1)
     less = same * [1.0, 0.5]
@@ -154,7 +156,7 @@ def test_band_counts_stay_only_where_they_differ_from_the_pixel_count(tmp_path: 
 
 
 def test_equal_tables_are_equal_files(tmp_path: Path) -> None:
-    columns = Columns("GEOID20", ("A00",), ("mean",), narrow=True)
+    columns = TableColumns("GEOID20", ("A00",), ("mean",), narrow=True)
     for name in ("a", "b"):
         write_part(Folder(str(tmp_path)), name, finished(50, columns), NAD83, {"b": 1, "a": 2})
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()

@@ -16,10 +16,10 @@ import numpy.typing as npt
 
 from zonal.errors import InputError, MissingError
 from zonal.geo.grid import Grid
-from zonal.io.raster.layout import Layout, read_layout
+from zonal.io.raster.layout import TiffLayout, read_layout
 from zonal.io.raster.raster import Counters, DecodeRule, Pixels, linear_pixels
 from zonal.io.raster.tiff import damaged, unsupported
-from zonal.io.store.ranges import Blob, ReadPolicy, Stat
+from zonal.io.store.ranges import Blob, FileStat, ReadPolicy
 
 AEF_NODATA = -128
 
@@ -82,9 +82,9 @@ class Cog:
     nodata : tuple of (float or None)
         What the file states, band by band; rule ``aef`` implies it.
     rule : {"aef", "linear"}
-    stat : Stat
+    stat : FileStat
         Size and version of the file when it was opened.
-    header : Layout
+    header : TiffLayout
         What another process opens the file with, without reading it again.
     header_bytes : int
         What opening it read.
@@ -92,7 +92,7 @@ class Cog:
         The file itself: ask its `stat()` whether it is still the same.
     """
 
-    def __init__(self, blob: Blob, layout: Layout, stat: Stat, rule: DecodeRule) -> None:
+    def __init__(self, blob: Blob, layout: TiffLayout, stat: FileStat, rule: DecodeRule) -> None:
         self.name = blob.name
         self.blob = blob
         self.stat = stat
@@ -153,7 +153,7 @@ class Cog:
         stat = blob.stat()
         complaints: set[str] = set()
 
-        def header() -> Layout:
+        def header() -> TiffLayout:
             try:
                 # AEF files mark nodata by value, so the rest of their directories need no look.
                 return read_layout(blob, stat.size, masks=rule != "aef")
@@ -386,7 +386,7 @@ def _outvoted(absent: npt.NDArray[np.bool_]) -> list[int]:
     return np.flatnonzero((absent != most).any(axis=(1, 2))).tolist()
 
 
-def _nodata(layout: Layout, name: str) -> Any:
+def _nodata(layout: TiffLayout, name: str) -> Any:
     """Return the nodata value in the stored type, or None if there is none that a pixel can have."""
     if layout.nodata is None or not layout.nodata.strip():
         return None

@@ -28,7 +28,7 @@ from rasterio.windows import Window
 from zonal.errors import InputError, StoreError, ZonalError
 from zonal.geo.grid import Grid
 from zonal.io.raster.raster import Counters, DecodeRule, Pixels, linear_pixels
-from zonal.io.store.ranges import Blob, ReadPolicy, Stat
+from zonal.io.store.ranges import Blob, FileStat, ReadPolicy
 from zonal.io.store.seekable import Seekable
 
 _CHUNK = 1024  # pixels: no window is larger, either way
@@ -68,7 +68,7 @@ class GdalRaster:
     nodata : tuple of (float or None)
         What the file states, band by band.
     rule : "linear"
-    stat : Stat
+    stat : FileStat
         Size and version when it was opened.
     header_bytes : int
         What opening it read; 0 of a local file, where GDAL does not tell.
@@ -84,7 +84,7 @@ class GdalRaster:
     def __init__(self, blob: Blob) -> None:
         self.name = blob.name
         self.blob = blob
-        self.stat: Stat = blob.stat()
+        self.stat: FileStat = blob.stat()
         self.counters = Counters() if blob.local else blob.counters
         self._lock = threading.Lock()
         self._local = threading.local()

@@ -32,7 +32,7 @@ _KINDS = {1: "u", 2: "i", 3: "f"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Layout:
+class TiffLayout:
     """What one needs to know to find, decode, place and name the pixels of a TIFF.
 
     Parameters
@@ -87,7 +87,7 @@ class Layout:
     shifts: npt.NDArray[np.float64]
 
 
-def read_layout(blob: Blob, size: int, *, masks: bool = True) -> Layout:
+def read_layout(blob: Blob, size: int, *, masks: bool = True) -> TiffLayout:
     """Read and check the first directory of a TIFF.
 
     Parameters
@@ -163,7 +163,7 @@ def read_layout(blob: Blob, size: int, *, masks: bool = True) -> Layout:
     farthest = max(abs(x0) / dx + width, abs(y0 / dy) + height)
     if not (farthest < _MAX_PIXELS and 0 < dx * abs(dy) < math.inf):
         raise damaged(name, f"pixels of {dx:g} x {dy:g} at {x0:g}, {y0:g}")
-    return Layout(
+    return TiffLayout(
         width, height, bands, dtype, _CODECS[codec], predictor, planar == 2, tiled, block_width, block_height,
         offsets, counts, crs, x0, y0, dx, dy, _nodata(tags, dtype), names, scales, shifts,
     )  # fmt: skip

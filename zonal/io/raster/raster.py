@@ -71,7 +71,7 @@ def linear_pixels(
 
 
 @dataclass(frozen=True, slots=True)
-class Stat:
+class FileStat:
     """What a file was when it was looked at.
 
     Parameters
@@ -132,7 +132,7 @@ class Raster(Protocol):
         """What was read so far."""
 
     @property
-    def stat(self) -> Stat:
+    def stat(self) -> FileStat:
         """Size and version of the file when it was opened."""
 
     @property

@@ -16,10 +16,10 @@ from typing import Any, Literal
 import numpy as np
 
 from zonal.errors import InputError, ZonalError
-from zonal.io.raster.raster import DecodeRule, Raster, Stat
+from zonal.io.raster.raster import DecodeRule, FileStat, Raster
 from zonal.io.store.ranges import Blob, ReadPolicy
 
-Driver = Literal["cog", "rasterio"]
+RasterDriver = Literal["cog", "rasterio"]
 
 
 @dataclass(frozen=True)
@@ -41,20 +41,20 @@ class Reader:
         How often to try a remote store.
     """
 
-    driver: Driver
+    driver: RasterDriver
     rule: DecodeRule
     bands: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     nodata: float | None = None
     policy: ReadPolicy = field(default_factory=ReadPolicy)
 
-    def open(self, url: str, stat: Stat | None = None, header: Any = None) -> Raster:
+    def open(self, url: str, stat: FileStat | None = None, header: Any = None) -> Raster:
         """Open a tile; what its header says is read once a run, or once a process where it cannot be shared.
 
         Parameters
         ----------
         url : str
-        stat : Stat, optional
+        stat : FileStat, optional
             Size and version that the file should have; None asks the store for what it has now.
         header : optional
             `Raster.header` of the same file, if it has one.
@@ -77,13 +77,13 @@ class Reader:
         self.check(raster)
         return raster
 
-    def check_unchanged(self, url: str, stat: Stat) -> None:
+    def check_unchanged(self, url: str, stat: FileStat) -> None:
         """Raise InputError if a tile is not any more the file (size, version) that it was."""
         blob = self.blob(url)
         if blob.stat() != stat:
             raise _replaced(blob.name)
 
-    def blame_replacement(self, url: str, stat: Stat) -> None:
+    def blame_replacement(self, url: str, stat: FileStat) -> None:
         """After a failure: raise InputError if the tile was replaced, which says more than what came of it.
 
         Asks once; where there is no answer, the failure at hand is the one to tell.
@@ -95,7 +95,7 @@ class Reader:
         if now != stat:
             raise _replaced(blob.name)
 
-    def blob(self, url: str, stat: Stat | None = None) -> Blob:
+    def blob(self, url: str, stat: FileStat | None = None) -> Blob:
         """Return a tile's bytes; `stat` is what they are known to be."""
         return Blob(url, self.options, self.policy, stat)
 
@@ -124,7 +124,7 @@ def _opening(url: str) -> threading.Lock:
 
 @lru_cache(maxsize=64)
 def _open(
-    driver: Driver, rule: DecodeRule, url: str, options: bytes, policy: ReadPolicy, stat: Stat
+    driver: RasterDriver, rule: DecodeRule, url: str, options: bytes, policy: ReadPolicy, stat: FileStat
 ) -> Raster:
     # `stat` is only a part of the key: a file that was replaced is another file.
     # Imported here, so that a worker that reads chunks does not load GDAL, nor the other way round.

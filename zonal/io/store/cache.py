@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from zonal.io.raster.raster import Stat
+from zonal.io.raster.raster import FileStat
 
 UNIT = 64 * 1024
 """What an entry counts is a multiple of this, so that many small ones are bounded too: in number."""
@@ -51,7 +51,7 @@ class Cache:
     folder: str
     limit: int
 
-    def get(self, name: str, version: Stat, start: int, end: int) -> bytes | None:
+    def get(self, name: str, version: FileStat, start: int, end: int) -> bytes | None:
         """Return bytes `start` to `end` of that version of a file, or None where they are not here."""
         if not version.etag:
             return None
@@ -72,7 +72,7 @@ class Cache:
             path.unlink()
         return None
 
-    def put(self, name: str, version: Stat, start: int, data: bytes) -> None:
+    def put(self, name: str, version: FileStat, start: int, data: bytes) -> None:
         """Keep bytes of a version of a file, from `start` on; one without an ETag is not kept."""
         units, slack = self.limit // UNIT, self.limit // UNIT // 16
         count = _units(len(data) + _DIGEST)
@@ -105,7 +105,7 @@ class Cache:
                 path.unlink()  # what is not counted does not stay
             _warn(self.folder, error.strerror)
 
-    def _entry(self, name: str, version: Stat, start: int, end: int) -> tuple[bytes, Path]:
+    def _entry(self, name: str, version: FileStat, start: int, end: int) -> tuple[bytes, Path]:
         what = "\0".join((name, str(version.size), version.etag, str(start), str(end)))
         key = hashlib.blake2b(what.encode("utf-8", "surrogateescape"), digest_size=32)
         text = key.hexdigest()

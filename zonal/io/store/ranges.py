@@ -21,12 +21,12 @@ from fsspec.implementations.local import LocalFileSystem
 
 from zonal.credentials import scrub_urls, secrets
 from zonal.errors import InputError, MissingError, StoreError
-from zonal.io.raster.raster import Counters, Stat
+from zonal.io.raster.raster import Counters, FileStat
 from zonal.io.store import clients
 from zonal.io.store.cache import Cache
 from zonal.io.store.merged import GAP, Merged, coalesce
 
-__all__ = ["Blob", "ReadPolicy", "Stat"]
+__all__ = ["Blob", "FileStat", "ReadPolicy"]
 
 IN_FLIGHT = 64
 """Requests at once for one read: all ranges of an AEF chunk."""
@@ -85,7 +85,7 @@ class Blob:
         For the fsspec filesystem. Never shown in a message.
     policy : ReadPolicy, optional
         How often to try a remote store, and what to keep.
-    stat : Stat, optional
+    stat : FileStat, optional
         What the file is known to be; `stat()` finds out.
 
     Raises
@@ -110,7 +110,7 @@ class Blob:
         url: str,
         storage_options: Mapping[str, Any] | None = None,
         policy: ReadPolicy | None = None,
-        stat: Stat | None = None,
+        stat: FileStat | None = None,
     ) -> None:
         self.name = scrub_urls(url)
         self.counters = Counters()
@@ -135,7 +135,7 @@ class Blob:
     def __repr__(self) -> str:
         return f"Blob({self.name!r})"
 
-    def stat(self) -> Stat:
+    def stat(self) -> FileStat:
         """Ask the store for the file's size and version; always asks anew.
 
         Raises
@@ -274,14 +274,14 @@ class Blob:
             time.sleep(pause)
         return [answers[index] for index in range(len(names))]
 
-    def _ask_stat(self) -> Stat | Exception:
+    def _ask_stat(self) -> FileStat | Exception:
         self._count(requests=1)
         try:
             if self.local:
                 found = Path(self.path).stat()
                 if not Path(self.path).is_file():
                     return IsADirectoryError(self.path)
-                return Stat(found.st_size, str(found.st_mtime_ns))
+                return FileStat(found.st_size, str(found.st_mtime_ns))
             self._fs.invalidate_cache(self.path)  # a listing kept by the client would answer with the past
             info = self._fs.info(self.path)
         except Exception as exc:
@@ -292,7 +292,7 @@ class Blob:
             return OSError("the server does not tell the file's size")
         keys = ("ETag", "etag", "Last-Modified", "LastModified", "last_modified", "mtime", "created")
         etag = next((str(info[key]) for key in keys if info.get(key)), "")
-        return Stat(int(info["size"]), etag)
+        return FileStat(int(info["size"]), etag)
 
     def _ask_local(self, requests: list[Merged]) -> list[bytes | Exception]:
         answers: list[bytes | Exception] = []

@@ -36,7 +36,7 @@ OWN = ("year", "pixel_count", "valid_fraction", "tile_count")
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
+class TableColumns:
     """The statistic columns of a table.
 
     Parameters
@@ -103,7 +103,7 @@ def _twice(names: Sequence[str]) -> str | None:
 
 def part_table(
     zones: pa.Table,
-    columns: Columns,
+    columns: TableColumns,
     *,
     year: int | None,
     pixel_count: npt.NDArray[np.float64],
@@ -180,7 +180,7 @@ def merge_parts(
     name: str,
     crs: pyproj.CRS,
     about: Mapping[str, Any],
-    columns: Columns,
+    columns: TableColumns,
 ) -> None:
     """Write parts as one GeoParquet file with larger row groups.
 

@@ -26,7 +26,7 @@ import shapely
 
 from zonal.credentials import scrub_urls
 from zonal.errors import InputError, first_line
-from zonal.io.store.ranges import Blob, ReadPolicy, Stat
+from zonal.io.store.ranges import Blob, FileStat, ReadPolicy
 from zonal.io.table.geoparquet import PARQUET, check_parquet, deep, too_deep
 
 PLAIN = {"OFTString", "OFTInteger", "OFTInteger64", "OFTReal"}
@@ -55,7 +55,7 @@ def read_zones(
     policy: ReadPolicy | None = None,
     *,
     parquet: bool = False,
-) -> tuple[gpd.GeoDataFrame, Stat]:
+) -> tuple[gpd.GeoDataFrame, FileStat]:
     """Read polygons from GeoParquet or any vector format that GDAL opens, zipped or not.
 
     Parameters
@@ -69,7 +69,7 @@ def read_zones(
 
     Returns
     -------
-    (GeoDataFrame, Stat)
+    (GeoDataFrame, FileStat)
         The rows with all their columns, and the file's size and version.
 
     Raises
@@ -146,7 +146,7 @@ def read_index(
     columns: Sequence[str],
     options: Mapping[str, Any] | None = None,
     policy: ReadPolicy | None = None,
-) -> tuple[pd.DataFrame, Stat]:
+) -> tuple[pd.DataFrame, FileStat]:
     """Read those of the columns that a tile index has (Parquet, GeoPackage or CSV), without geometry."""
     name = scrub_urls(url)
     with local_copy(url, options, policy) as (path, stat):
@@ -245,7 +245,7 @@ def _check_member(member: zipfile.ZipInfo, name: str) -> None:
 @contextlib.contextmanager
 def local_copy(
     url: str, options: Mapping[str, Any] | None, policy: ReadPolicy | None = None
-) -> Iterator[tuple[Path, Stat]]:
+) -> Iterator[tuple[Path, FileStat]]:
     """Give a local path to a file: itself where it is local, else a copy that goes away."""
     blob = Blob(url, options, policy)
     stat = blob.stat()

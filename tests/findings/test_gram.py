@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zonal.findings import gram as module
-from zonal.findings.gram import Floats, Gram
+from zonal.findings.gram import Gram
+from zonal.findings.table import Floats
 
 shapes = st.tuples(st.integers(0, 30), st.integers(0, 30), st.integers(1, 6))
 centres = st.sampled_from([0.0, 1.0, -1e3, 1e6])
@@ -40,16 +41,6 @@ def test_the_sum_of_two_is_that_of_all_their_rows(
 
 
 @settings(deadline=None)
-@given(shapes, centres, seeds)
-def test_what_is_taken_away_leaves_the_other_rows(
-    shape: tuple[int, int, int], centre: float, seed: int
-) -> None:
-    first, second, columns = shape
-    values = drawn(first + second, columns, centre, seed)
-    same(Gram.of(values) - Gram.of(values[:first]), values[first:])
-
-
-@settings(deadline=None)
 @given(shapes, seeds, st.data())
 def test_selected_columns_are_those_of_the_matrix(
     shape: tuple[int, int, int], seed: int, data: st.DataObject
@@ -60,10 +51,15 @@ def test_selected_columns_are_those_of_the_matrix(
     same(Gram.of(values).select(chosen), values[:, chosen])
 
 
-def test_batches_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = drawn(1000, 5, 1e6, 0).astype(np.float32)
+@pytest.mark.parametrize("centre", [0.0, 1e6])
+@pytest.mark.parametrize("batch", [7, 64])
+def test_batches_do_not_show_nor_does_a_large_mean(
+    monkeypatch: pytest.MonkeyPatch, batch: int, centre: float
+) -> None:
+    values = drawn(1000, 5, centre, 0).astype(np.float32)
     whole = Gram.of(values)
-    monkeypatch.setattr(module, "BATCH", 64)
+    monkeypatch.setattr(module, "BATCH", batch)
     cut = Gram.of(values)
     assert cut.scatter == pytest.approx(whole.scatter, rel=1e-9, abs=1e-6)
+    assert cut.variance == pytest.approx(values.astype(float).var(axis=0), rel=1e-9)
     same(cut, values.astype(float))

@@ -8,7 +8,6 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
 from zonal.errors import InputError
-from zonal.findings import gram as gram_module
 from zonal.findings.gram import Gram
 from zonal.findings.pca import Components, Stretch, components_of
 
@@ -101,47 +100,6 @@ def test_fewer_than_two_rows_are_an_error(rows: int) -> None:
 def test_features_that_are_all_constant_are_an_error() -> None:
     with pytest.raises(InputError, match="none of the 3 features varies"):
         found(np.full((10, 3), 0.3, np.float32))
-
-
-# ------------------------------------------------------------------ co-moments
-
-
-@pytest.mark.parametrize("batch", [7, 64, 1000])
-def test_co_moments_are_those_of_numpy_whatever_the_batch(
-    batch: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(gram_module, "BATCH", batch)
-    values = correlated(300, 6)
-    gram = Gram.of(values)
-    exact = values.astype(float)
-    assert gram.count == 300
-    np.testing.assert_allclose(gram.mean, exact.mean(axis=0), rtol=1e-12)
-    np.testing.assert_allclose(gram.scatter, 299 * np.cov(exact.T), rtol=1e-9)
-    np.testing.assert_allclose(gram.variance, exact.var(axis=0), rtol=1e-9)
-
-
-def test_parts_add_up_and_can_be_taken_away() -> None:
-    values = correlated(500, 5)
-    whole, first, rest = Gram.of(values), Gram.of(values[:123]), Gram.of(values[123:])
-    for one, other in ((first + rest, whole), (whole - first, rest), (whole - rest, first)):
-        assert one.count == other.count
-        np.testing.assert_allclose(one.mean, other.mean, rtol=1e-10)
-        np.testing.assert_allclose(one.scatter, other.scatter, rtol=1e-8)
-    assert (whole - whole).count == 0
-    empty = Gram.empty(5)
-    assert (empty + whole) is whole and (whole + empty) is whole
-
-
-def test_some_columns_are_those_of_a_gram_of_these_alone() -> None:
-    values = correlated(90, 6)
-    some, alone = Gram.of(values).select([4, 1]), Gram.of(values[:, [4, 1]])
-    np.testing.assert_allclose(some.mean, alone.mean, rtol=1e-12)
-    np.testing.assert_allclose(some.scatter, alone.scatter, rtol=1e-10)
-
-
-def test_a_large_mean_does_not_spoil_the_variance() -> None:
-    values = 1e6 + np.random.default_rng(0).standard_normal((10_000, 2))
-    np.testing.assert_allclose(Gram.of(values).variance, values.var(axis=0), rtol=1e-9)
 
 
 # ------------------------------------------------------------------ colours

@@ -28,7 +28,7 @@ from zonal.engine.run import Result
 from zonal.engine.run import run as make_table
 from zonal.errors import InputError, LockedError, UsageError
 from zonal.events import Event
-from zonal.findings.evaluation.model import Evaluation
+from zonal.findings.evaluation.schema import Evaluation
 from zonal.io.store.folder import Folder
 from zonal.io.store.lock import locked
 

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from zonal.errors import InputError
-from zonal.findings.keys import check_unique, comparable, key_columns
-from zonal.findings.rows import KINDS, Rows, is_number
+from zonal.findings.join import check_unique, comparable, key_columns
+from zonal.findings.table import KINDS, Floats, Table, is_number
 
 ALONE = ("pixel_count", "tile_count", "zone_count")
 """Columns that end like a statistic and are none."""
@@ -27,8 +27,6 @@ TOGETHER = 8
 
 EXAMPLES = 3
 """Ids named where rows are missing."""
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +123,12 @@ class Comparison:
         return "\n".join(lines)
 
 
-def compare_tables(a: Rows, b: Rows, on: str | None = None) -> Comparison:
+def compare_tables(a: Table, b: Table, on: str | None = None) -> Comparison:
     """Join two tables by id and measure how far they differ.
 
     Parameters
     ----------
-    a, b : Rows
+    a, b : Table
     on : str, optional
         Column of the id, or ``COLUMN_OF_A=COLUMN_OF_B``; None for what the tables say.
         Where one id is text and the other a number, leading zeros do not count.
@@ -159,19 +157,19 @@ def compare_tables(a: Rows, b: Rows, on: str | None = None) -> Comparison:
     shared = [name for name in a.schema.names if name in in_b and name != id_a]
     numeric = [name for name in shared if _number(a.schema, name) and _number(b.schema, name)]
     zones = written_a.take(rows_a)
-    found = [
+    differences = [
         _difference(kind, columns, a, b, rows_a, rows_b, zones) for kind, columns in _by_kind(numeric).items()
     ]
     return Comparison(
         _side(a, id_a, len(ids_a), only_a, {*b.schema.names, id_a}),
         _side(b, id_b, len(ids_b), only_b, {*a.schema.names, id_b}),
         len(rows_a),
-        tuple(found),
+        tuple(differences),
         tuple(name for name in shared if name not in {*numeric}),
     )
 
 
-def _side(table: Rows, zone_id: str, rows: int, alone: Any, known: set[str]) -> Side:
+def _side(table: Table, zone_id: str, rows: int, alone: Any, known: set[str]) -> Side:
     examples = tuple(str(value) for value in alone[:EXAMPLES].to_pylist())
     columns = tuple(name for name in table.schema.names if name not in known)
     return Side(table.name, zone_id, rows, len(alone), examples, columns)
@@ -198,7 +196,7 @@ def _by_kind(columns: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _difference(
-    kind: str, columns: Sequence[str], a: Rows, b: Rows, rows_a: Any, rows_b: Any, zones: Any
+    kind: str, columns: Sequence[str], a: Table, b: Table, rows_a: Any, rows_b: Any, zones: Any
 ) -> Difference:
     largest, column, zone = float("nan"), "", ""
     null_a = null_b = 0
@@ -224,7 +222,7 @@ def _difference(
 
 
 def _pairs(
-    columns: Sequence[str], a: Rows, b: Rows, rows_a: Any, rows_b: Any
+    columns: Sequence[str], a: Table, b: Table, rows_a: Any, rows_b: Any
 ) -> Iterator[tuple[str, Floats, Floats]]:
     """Give each column's values of the shared rows, null as NaN."""
     for start in range(0, len(columns), TOGETHER):
@@ -246,11 +244,20 @@ def _grid(differences: Sequence[Difference]) -> list[str]:
     lines: list[tuple[str, ...]] = [
         ("|A - B|", "columns", "values", "median", "largest", "where", "null only")
     ]
-    for one in differences:
-        nulls = [f"{n:,} in {x}" for n, x in ((one.null_only_in_a, "A"), (one.null_only_in_b, "B")) if n]
-        where = f"{one.column} of {one.zone}" if one.column else ""
-        figures = (f"{one.columns}", f"{one.values:,}", _short(one.median), _short(one.largest))
-        lines.append((one.kind, *figures, where, ", ".join(nulls)))
+    for difference in differences:
+        nulls = [
+            f"{n:,} in {x}"
+            for n, x in ((difference.null_only_in_a, "A"), (difference.null_only_in_b, "B"))
+            if n
+        ]
+        where = f"{difference.column} of {difference.zone}" if difference.column else ""
+        figures = (
+            f"{difference.columns}",
+            f"{difference.values:,}",
+            _short(difference.median),
+            _short(difference.largest),
+        )
+        lines.append((difference.kind, *figures, where, ", ".join(nulls)))
     if not any(line[-1] for line in lines[1:]):
         lines = [line[:-1] for line in lines]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -269,7 +276,7 @@ def _short(value: float) -> str:
 
 def _summary(columns: Sequence[str]) -> str:
     """Statistics by kind, others by name."""
-    words = []
+    summaries = []
     for kind, names in _by_kind(columns).items():
-        words.append(names[0] if len(names) == 1 else f"{kind} of {len(names)} bands")
-    return ", ".join(words)
+        summaries.append(names[0] if len(names) == 1 else f"{kind} of {len(names)} bands")
+    return ", ".join(summaries)

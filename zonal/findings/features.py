@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from zonal.errors import InputError, UnfitError
-from zonal.findings.rows import Rows, is_number
+from zonal.findings.table import Table, is_number
 from zonal.text import did_you_mean
 
 STATISTICS = ("mean", "std", "min", "max", "sum")
@@ -45,13 +45,13 @@ class Features:
 
 
 def feature_names(
-    table: Rows, patterns: Sequence[str] | None = None, exclude: Collection[str] = ()
+    table: Table, patterns: Sequence[str] | None = None, exclude: Collection[str] = ()
 ) -> tuple[str, ...]:
     """Choose the feature columns of a table.
 
     Parameters
     ----------
-    table : Rows
+    table : Table
     patterns : sequence of str, optional
         Names, or patterns such as ``A*_mean``, in the order wanted. None: the columns named
         ``{band}_mean``, ``_std``, ``_min``, ``_max`` or ``_sum``; else those named as bands are (``A00``,
@@ -66,7 +66,7 @@ def feature_names(
     """
     numeric = [field.name for field in table.schema if is_number(field.type)]
     if patterns is not None:
-        found: list[str] = []
+        chosen: list[str] = []
         for pattern in patterns:
             fitting = [name for name in numeric if name == pattern or fnmatchcase(name, pattern)]
             if not fitting:
@@ -74,8 +74,8 @@ def feature_names(
                     f"{table.name}: no numeric column is like the feature {pattern!r}"
                     f"{did_you_mean(pattern, numeric)}"
                 )
-            found += fitting
-        return tuple(dict.fromkeys(found))
+            chosen += fitting
+        return tuple(dict.fromkeys(chosen))
     free = [name for name in numeric if name not in exclude and name != table.zone_id]
     floating = [name for name in free if pa.types.is_floating(table.schema.field(name).type)]
     for names in (
@@ -88,7 +88,7 @@ def feature_names(
     raise UnfitError(f"{table.name}: no column looks like a feature; name some with --features")
 
 
-def read_features(table: Rows, names: Sequence[str]) -> Features:
+def read_features(table: Table, names: Sequence[str]) -> Features:
     """Read feature columns, a few thousand rows at a time; rows without one of them are left out.
 
     Null, NaN and infinity all count as missing.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from zonal.findings.table import Floats
 
 BATCH = 65_536
 """Rows turned into float64 at once."""
@@ -33,7 +33,7 @@ class Gram:
     Notes
     -----
     Merging is Chan, Golub and LeVeque's (1979): ``S = S1 + S2 + n1 n2 / n d d^T`` with d the difference of
-    the means. Taking a part away is the same, solved for S1.
+    the means.
     """
 
     count: int
@@ -65,16 +65,6 @@ class Gram:
         mean = self.mean + gap * (other.count / count)
         between = np.outer(gap, gap) * (self.count * other.count / count)
         return Gram(count, mean, self.scatter + other.scatter + between)
-
-    def __sub__(self, part: Gram) -> Gram:
-        """Of the rows that are not in `part`, which must be some of them."""
-        count = self.count - part.count
-        if count <= 0:
-            return Gram.empty(len(self.mean))
-        mean = self.mean + (self.mean - part.mean) * (part.count / count)
-        gap = part.mean - mean
-        between = np.outer(gap, gap) * (count * part.count / self.count)
-        return Gram(count, mean, self.scatter - part.scatter - between)
 
     def select(self, columns: npt.ArrayLike) -> Gram:
         """Of some of the columns, in that order."""

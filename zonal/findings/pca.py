@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from zonal.errors import UnfitError
-from zonal.findings.gram import BATCH, Floats, Gram
+from zonal.findings.gram import BATCH, Gram
+from zonal.findings.table import Floats
 
 NEGLIGIBLE = 1e-12
 """A feature whose variance is less than this share of its mean square varies by rounding alone."""
@@ -47,11 +48,11 @@ class Components:
 
     def scores(self, values: npt.NDArray[np.floating]) -> Floats:
         """Project ndarray[row, feature] on the components: float64 ndarray[row, component]."""
-        found = np.empty((len(values), len(self.loadings)))
+        scores = np.empty((len(values), len(self.loadings)))
         for start in range(0, len(values), BATCH):
             batch = np.asarray(values[start : start + BATCH], float)
-            found[start : start + BATCH] = ((batch - self.mean) / self.scale) @ self.loadings.T
-        return found
+            scores[start : start + BATCH] = ((batch - self.mean) / self.scale) @ self.loadings.T
+        return scores
 
 
 def components_of(

@@ -17,7 +17,7 @@ import pyproj
 import shapely
 
 from zonal.errors import InputError, UnfitError, first_line
-from zonal.findings.rows import Rows
+from zonal.findings.table import Table
 from zonal.geo.antimeridian import Geometries, unwrap
 from zonal.geo.crs import WGS84, crs_name, operation, reproject
 from zonal.geo.pieces import utm_epsg
@@ -52,7 +52,7 @@ class Geometry:
     crs: str
 
     @classmethod
-    def of(cls, table: Rows) -> Geometry:
+    def of(cls, table: Table) -> Geometry:
         """Read what the table says of its geometry.
 
         Raises
@@ -60,13 +60,13 @@ class Geometry:
         InputError
             If it has none, or one that is not WKB, or no CRS.
         """
-        found = cls.find(table)
-        if found is None:
+        geometry = cls.find(table)
+        if geometry is None:
             raise UnfitError(f"{table.name} has no geometry (it is no GeoParquet): there is nothing to draw")
-        return found
+        return geometry
 
     @classmethod
-    def find(cls, table: Rows) -> Geometry | None:
+    def find(cls, table: Table) -> Geometry | None:
         """As `of`, or None where there is no geometry."""
         geo = table.geo
         if geo is None:
@@ -82,18 +82,18 @@ class Geometry:
         return cls(geo.name, crs_name(crs))
 
     def polygons(
-        self, table: Rows, columns: Sequence[str] = ()
+        self, table: Table, columns: Sequence[str] = ()
     ) -> Iterator[tuple[Geometries, pa.RecordBatch]]:
         """Read polygons in the column's CRS, some rows at a time, each with further columns of its rows.
 
         Null becomes an empty polygon; so does what is no polygon.
         """
         for batch in table.batches([self.column, *columns]):
-            found = self._shapes(table, batch)
-            found[~np.isin(shapely.get_type_id(found), POLYGONAL)] = shapely.Polygon()
-            yield found, batch.select(list(columns))
+            polygons = self._shapes(table, batch)
+            polygons[~np.isin(shapely.get_type_id(polygons), POLYGONAL)] = shapely.Polygon()
+            yield polygons, batch.select(list(columns))
 
-    def _shapes(self, table: Rows, batch: pa.RecordBatch) -> Geometries:
+    def _shapes(self, table: Table, batch: pa.RecordBatch) -> Geometries:
         try:
             return np.array(shapely.from_wkb(batch.column(0).to_numpy(zero_copy_only=False)), object)
         except shapely.errors.GEOSException as error:
@@ -108,7 +108,7 @@ def project(polygons: Geometries, source: str, target: str) -> Geometries:
     return reproject(whole, source, target)
 
 
-def read_points(table: Rows) -> npt.NDArray[np.float64] | None:
+def read_points(table: Table) -> npt.NDArray[np.float64] | None:
     """Find a point for each row.
 
     Returns
@@ -123,8 +123,8 @@ def read_points(table: Rows) -> npt.NDArray[np.float64] | None:
         pair = next((pair for pair in COORDINATES if names.issuperset(pair)), None)
         if pair is None:
             return None
-        found = table.read(list(pair))
-        return np.column_stack([_degrees(found[name], table.name, name) for name in pair])
+        columns = table.read(list(pair))
+        return np.column_stack([_degrees(columns[name], table.name, name) for name in pair])
     middles = [np.empty((0, 2))]
     for batch in table.batches([geometry.column]):
         bounds = shapely.bounds(geometry._shapes(table, batch))

@@ -105,6 +105,11 @@ def operation_name(source: str, target: str) -> str:
     return f"{chosen.description or chosen.name} [{chosen.definition}]"
 
 
+def unit_name(crs: str) -> str:
+    """Name the unit of a CRS's coordinates: ``metre``, ``degree``, ``US survey foot``."""
+    return str(pyproj.CRS(crs).axis_info[0].unit_name)
+
+
 def metres_per_unit(crs: str) -> float:
     """Length of one unit of a CRS in metres (a degree counts on the equator)."""
     parsed = pyproj.CRS.from_user_input(crs)

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from zonal.errors import InputError, UsageError
 from zonal.findings.areas.aggregate import Aggregated, aggregate
-from zonal.findings.areas.areas import constants, find_areas
-from zonal.findings.areas.moments import Columns, merge
+from zonal.findings.areas.membership import constants, find_areas
+from zonal.findings.areas.moments import ColumnRoles, merge
 from zonal.io.table.finished import BATCH, FinishedTable, load_table
 
 KINDS = ("mean", "std", "min", "max", "sum", "count")
@@ -66,7 +66,7 @@ def statistics(values: np.ndarray, weight: np.ndarray, band: str) -> dict[str, f
 
 def merged(table: Memory, by: str, sums: Sequence[str] = ()) -> pd.DataFrame:
     areas = find_areas(table, by)
-    columns = Columns.of(table, [areas.column], sums, ours=False)
+    columns = ColumnRoles.of(table, [areas.column], sums, ours=False)
     found = merge(table, areas, columns)
     data = {"pixel_count": found.pixel_count.value, "zone_count": found.zone_count, **found.statistics}
     return pd.DataFrame(data, index=areas.ids.to_pylist())

@@ -27,7 +27,7 @@ from zonal.errors import InputError
 from zonal.findings.evaluation import regression
 from zonal.findings.evaluation.assess import assess
 from zonal.findings.evaluation.evaluate import evaluate_table, markdown
-from zonal.findings.evaluation.model import Evaluation, Folds, Regression, Score
+from zonal.findings.evaluation.schema import Evaluation, Folds, Regression, Score
 from zonal.io.store.folder import Folder
 from zonal.io.table.finished import load_table
 

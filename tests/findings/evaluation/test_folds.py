@@ -17,9 +17,9 @@ from zonal.findings.evaluation.folds import (
     Places,
     cells,
     group_folds,
-    project,
     random_folds,
     stratified_folds,
+    to_metres,
 )
 from zonal.findings.join import Joined
 from zonal.io.table.finished import load_table
@@ -107,7 +107,7 @@ def test_cells_of_a_grid_have_equal_areas_wherever_they_are() -> None:
     import pyproj
 
     for latitude in (0.0, 47.0, 65.0):
-        corner = project(np.array([[10.0, latitude]]))[0]
+        corner = to_metres(np.array([[10.0, latitude]]))[0]
         square = corner + np.array([[0, 0], [20_000, 0], [20_000, 20_000], [0, 20_000]])
         back = pyproj.Transformer.from_crs("EPSG:6933", "EPSG:4326", always_xy=True)
         area, _ = pyproj.Geod(ellps="WGS84").polygon_area_perimeter(*back.transform(*square.T))

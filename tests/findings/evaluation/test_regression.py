@@ -6,8 +6,8 @@ import pytest
 from scipy import stats
 
 from zonal.findings.evaluation import figures, regression
-from zonal.findings.evaluation.model import Score
 from zonal.findings.evaluation.regression import Training, grams, ols, total, trainings
+from zonal.findings.evaluation.schema import Score
 
 
 def drawn(rows: int, features: int, seed: int = 0) -> tuple[oracles.Floats, oracles.Floats]:

@@ -36,7 +36,7 @@ from zonal.config.analysis import MapSettings
 from zonal.errors import InputError, UsageError
 from zonal.events import Event, quiet
 from zonal.findings.gram import Gram
-from zonal.findings.map import canvas
+from zonal.findings.map import canvas, polygons
 from zonal.findings.map import draw as draw_module
 from zonal.findings.map.draw import Map, draw
 from zonal.findings.map.picture import painting, write_cog
@@ -258,7 +258,7 @@ def test_windows_are_handed_out_some_at_a_time_and_none_without_zones(
     with rasterio.open(tmp_path / "pca.tif") as file:
         holes = [file.tags(1, ns="TIFF").get(f"BLOCK_OFFSET_{x}_0") for x in range(about["width"] // 512)]
     assert None in holes  # nothing is stored of what is empty
-    monkeypatch.setattr(draw_module, "HELD", 1)
+    monkeypatch.setattr(polygons, "HELD", 1)
     alone = Backwards()
     drawn(table, tmp_path / "alone", alone, resolution=1)
     assert set(alone.rounds) == {1}

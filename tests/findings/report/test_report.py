@@ -23,7 +23,7 @@ from zonal.cluster.runner import Threads
 from zonal.config.analysis import MapSettings
 from zonal.errors import InputError
 from zonal.events import quiet
-from zonal.findings.evaluation.model import Evaluation, Figure, Score
+from zonal.findings.evaluation.schema import Evaluation, Figure, Score
 from zonal.findings.map.draw import draw
 from zonal.findings.report import report as report_module
 from zonal.findings.report.charts import ramp

@@ -20,9 +20,9 @@ import pyarrow as pa
 import pyproj
 
 from zonal.errors import InputError, UsageError
-from zonal.findings.areas.areas import Areas, constants, find_areas
 from zonal.findings.areas.dissolve import measure, unite
-from zonal.findings.areas.moments import OWN, Columns, Merged, merge
+from zonal.findings.areas.membership import Areas, constants, find_areas
+from zonal.findings.areas.moments import BOOKKEEPING, ColumnRoles, Merged, merge
 from zonal.findings.places import Geometry
 from zonal.io.table import geoparquet
 from zonal.io.table.export import beside, replacing, shape_columns
@@ -104,7 +104,7 @@ def aggregate(
         raise UsageError(
             f"{file} would be taken for a part of the table {table.name}; choose another --output"
         )
-    if by in OWN:
+    if by in BOOKKEEPING:
         raise UsageError(f"--by {by}: this column is no name of areas; expected another")
     geometry = Geometry.find(table) if dissolve else None
     if dissolve and geometry is None:
@@ -113,7 +113,7 @@ def aggregate(
         areas = find_areas(table, by)
         shape, covering = shape_columns(table)
         without = {areas.column, *covering, *([shape] if shape else [])}
-        columns = Columns.of(table, without, sums, ours=table.about is not None)
+        columns = ColumnRoles.of(table, without, sums, ours=table.about is not None)
         if table.rows and not len(areas.ids):
             raise InputError(f"{table.name}: no row has a value in {areas.column}; there is nothing to go by")
         merged = merge(table, areas, columns)
@@ -139,7 +139,7 @@ def aggregate(
 
 
 def _data(
-    table: FinishedTable, areas: Areas, columns: Columns, merged: Merged, kept: pa.Table
+    table: FinishedTable, areas: Areas, columns: ColumnRoles, merged: Merged, kept: pa.Table
 ) -> dict[str, Any]:
     """Lay out the columns: id, attributes in the table's order, what zonal counts, statistics."""
     data: dict[str, Any] = {areas.column: areas.ids}

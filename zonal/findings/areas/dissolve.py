@@ -13,14 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from zonal.findings.areas.areas import Areas
+from zonal.findings.areas.membership import Areas
 from zonal.findings.areas.moments import has_pixels
 from zonal.findings.places import EQUAL_AREA, Geometry, project
-from zonal.findings.rows import Rows, floats
+from zonal.findings.table import Floats, Table, floats
 from zonal.geo.antimeridian import Geometries
 from zonal.geo.pieces import areas
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +37,7 @@ class United:
     misfits: int
 
 
-def unite(table: Rows, geometry: Geometry, areas_of: Areas) -> United:
+def unite(table: Table, geometry: Geometry, areas_of: Areas) -> United:
     """Unite the polygons of each area.
 
     An area's polygons are held from its first row to its last: of a table in the order of space, those of a
@@ -74,16 +72,16 @@ def _united(polygons: Geometries) -> tuple[shapely.Geometry, bool]:
 
 def _polygonal(shape: shapely.Geometry) -> shapely.Geometry:
     """Polygons only, and valid."""
-    found = areas(np.array([shape], object))[0]
-    return shapely.Polygon() if found.is_empty else found
+    polygons = areas(np.array([shape], object))[0]
+    return shapely.Polygon() if polygons.is_empty else polygons
 
 
-def measure(table: Rows, geometry: Geometry, areas_of: Areas, wanted: npt.NDArray[np.bool_]) -> Floats:
+def measure(table: Table, geometry: Geometry, areas_of: Areas, wanted: npt.NDArray[np.bool_]) -> Floats:
     """Measure how much larger some areas are than their zones that have pixels.
 
     Parameters
     ----------
-    table : Rows
+    table : Table
         With `pixel_count` and `valid_fraction`.
     geometry : Geometry
     areas_of : Areas

@@ -16,18 +16,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from zonal.errors import InputError, UsageError, first_line
-from zonal.findings.areas.areas import Areas, Groups
-from zonal.findings.rows import KINDS, Rows, floats, is_number
+from zonal.findings.areas.membership import Areas, Groups
+from zonal.findings.table import KINDS, Floats, Table, floats, is_number
 from zonal.text import did_you_mean
 
-Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
 EXTREMES = {"min": np.fmin, "max": np.fmax}
 """How extremes merge; NaN counts for nothing."""
 
-OWN = ("pixel_count", "valid_fraction", "tile_count", "zone_count", "bbox", "geometry")
+BOOKKEEPING = ("pixel_count", "valid_fraction", "tile_count", "zone_count", "bbox", "geometry")
 """Columns that say how a table was made; of these, an area's are computed or left out."""
 
 ADDITIVE = (
@@ -38,7 +37,7 @@ ADDITIVE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
+class ColumnRoles:
     """What is done with each column of a table.
 
     Parameters
@@ -58,12 +57,12 @@ class Columns:
     others: tuple[str, ...]
 
     @classmethod
-    def of(cls, table: Rows, without: Collection[str], sums: Sequence[str], *, ours: bool) -> Columns:
+    def of(cls, table: Table, without: Collection[str], sums: Sequence[str], *, ours: bool) -> ColumnRoles:
         """Tell the columns of a table apart.
 
         Parameters
         ----------
-        table : Rows
+        table : Table
         without : collection of str
             Columns to leave alone: the areas' ids, the geometry and what covers it.
         sums : sequence of str
@@ -83,7 +82,7 @@ class Columns:
         numeric = {field.name for field in table.schema if is_number(field.type)}
         own = tuple(name for name in ("pixel_count", "valid_fraction", "zone_count") if name in numeric)
         first = names.index("pixel_count") if ours and "pixel_count" in own else 0
-        alone = {*OWN, *without}
+        alone = {*BOOKKEEPING, *without}
         bands: dict[str, tuple[str, ...]] = {}
         statistics = []
         for name in names[first:]:
@@ -149,7 +148,7 @@ class Total:
 
 
 @dataclass(frozen=True, slots=True)
-class Moments:
+class AreaMoments:
     """Weight, mean and scatter of a band in each area: rows merge as if their pixels did.
 
     Parameters
@@ -169,7 +168,7 @@ class Moments:
     scatter: Floats
 
     @classmethod
-    def of(cls, areas: int) -> Moments:
+    def of(cls, areas: int) -> AreaMoments:
         """Of nothing yet."""
         return cls(np.zeros(areas), np.zeros(areas), np.zeros(areas))
 
@@ -241,7 +240,7 @@ def has_pixels(count: Floats, fraction: Floats) -> Flags:
     return (count > 0) & (fraction > 0)
 
 
-def merge(table: Rows, areas: Areas, columns: Columns) -> Merged:
+def merge(table: Table, areas: Areas, columns: ColumnRoles) -> Merged:
     """Merge the rows of each area, in one pass over the table.
 
     Raises
@@ -291,7 +290,7 @@ class _Band:
     """The statistics of one band, growing."""
 
     kinds: tuple[str, ...]
-    moments: Moments
+    moments: AreaMoments
     extremes: dict[str, Floats]
     totals: dict[str, Total]
 
@@ -299,7 +298,7 @@ class _Band:
     def of(cls, areas: int, kinds: tuple[str, ...]) -> _Band:
         return cls(
             kinds,
-            Moments.of(areas if "mean" in kinds else 0),
+            AreaMoments.of(areas if "mean" in kinds else 0),
             {kind: np.full(areas, np.nan) for kind in kinds if kind in EXTREMES},
             {kind: Total.of(areas) for kind in kinds if kind in ("sum", "count")},
         )
@@ -309,8 +308,8 @@ class _Band:
             self.moments.add(groups, weight, values["mean"], values.get("std", np.zeros(len(weight))))
         for kind, extreme in self.extremes.items():
             ufunc = EXTREMES[kind]
-            found = groups.reduce(ufunc, np.where(weight > 0, values[kind], np.nan))
-            extreme[groups.area] = ufunc(extreme[groups.area], found)
+            batch_extreme = groups.reduce(ufunc, np.where(weight > 0, values[kind], np.nan))
+            extreme[groups.area] = ufunc(extreme[groups.area], batch_extreme)
         for kind, total in self.totals.items():
             total.add(groups, values[kind], ~np.isnan(values[kind]) & ((weight > 0) | (kind == "count")))
 
@@ -329,12 +328,12 @@ def _ratio(a: Floats, b: Floats) -> Floats:
 
 def _weights(batch: pa.RecordBatch, name: str, table: str) -> Floats:
     """Read counts of pixels, 0 for null."""
-    found = floats(batch[name])
-    found = np.where(np.isnan(found), 0.0, found)
-    wrong = found[(found < 0) | np.isinf(found)]
+    weights = floats(batch[name])
+    weights = np.where(np.isnan(weights), 0.0, weights)
+    wrong = weights[(weights < 0) | np.isinf(weights)]
     if len(wrong):
         raise InputError(f"{table}: {name} holds {wrong[0]:g}, which is no count of pixels")
-    return found
+    return weights
 
 
 def _integers(batch: pa.RecordBatch, name: str, table: str) -> Ints:

@@ -19,7 +19,9 @@ from zonal.events import Event, Notify, quiet
 from zonal.findings.evaluation import classification, figures, regression
 from zonal.findings.evaluation.correlation import Both, both, correlate, explain, no_correlations
 from zonal.findings.evaluation.folds import stratified_folds
-from zonal.findings.evaluation.model import (
+from zonal.findings.evaluation.regression import SETS, Training, boost, boosted, learned
+from zonal.findings.evaluation.remarks import remarks
+from zonal.findings.evaluation.schema import (
     Classification,
     Correlation,
     Evaluation,
@@ -28,16 +30,14 @@ from zonal.findings.evaluation.model import (
     Figure,
     Folds,
     Regression,
-    Rows,
+    RowCounts,
     Score,
 )
-from zonal.findings.evaluation.regression import SETS, Training, boost, boosted, learned
-from zonal.findings.evaluation.remarks import remarks
-from zonal.findings.evaluation.study import Parts, Share, Study
+from zonal.findings.evaluation.study import Sample, Split, Study
 from zonal.findings.evaluation.targets import Target, classes
-from zonal.findings.gram import Floats, Gram
+from zonal.findings.gram import Gram
 from zonal.findings.join import Joined, join
-from zonal.findings.rows import Rows as Table
+from zonal.findings.table import Floats, Table
 
 Classifier = Literal["logistic", "boosting"]
 
@@ -55,9 +55,9 @@ def assess(
 
     Parameters
     ----------
-    table : Rows
+    table : Table
     asked : EvaluationSettings
-    file : Rows, optional
+    file : Table, optional
         What `asked.attributes` names.
     version : str
         Of zonal.
@@ -85,25 +85,25 @@ def _assess(
     notify: Notify,
 ) -> Evaluation:
     study = Study(Joined(table) if file is None else join(table, file, asked.on), asked)
-    whole = study.share(np.ones(study.used, bool))
+    whole = study.sample(np.ones(study.used, bool))
     reasons = _sort(study)
     regressions: list[Regression] = []
     correlations: list[Correlation] = []
     explained: tuple[Explained, ...] = ()
     components: Both = {}
-    for share in study.shares.values():
-        if share.targets:
-            notify(Event("info", f"{share.count:,} rows: predicting {', '.join(share.targets)}"))
-        gram, (random, spatial) = study.parts(
-            share.rows, (share.random, share.spatial), [*share.targets.values()]
+    for sample in study.samples.values():
+        if sample.targets:
+            notify(Event("info", f"{sample.count:,} rows: predicting {', '.join(sample.targets)}"))
+        gram, (random, spatial) = study.splits(
+            sample.rows, (sample.random, sample.spatial), [*sample.targets.values()]
         )
-        if share is whole:
+        if sample is whole:
             components = both(gram, study.features.names)
             explained = tuple(explain(components, study.kept, random.trained if random else ()))
-        for at, name in enumerate(share.targets):
+        for at, name in enumerate(sample.targets):
             correlations += correlate(name, at, gram, components)
-        for model in study.models if share.targets else ():
-            regressions += _regress(study, share, model, gram, random, spatial, notify)
+        for model in study.models if sample.targets else ():
+            regressions += _regress(study, sample, model, gram, random, spatial, notify)
     for name, reason in reasons.items():
         regressions += _no_regressions(study, name, reason)
         correlations += no_correlations(name, reason, components)
@@ -114,7 +114,7 @@ def _assess(
         table=table.name,
         year=year,
         settings=_public(asked),
-        rows=Rows(table=table.rows, without_features=table.rows - study.used, used=study.used),
+        rows=RowCounts(table=table.rows, without_features=table.rows - study.used, used=study.used),
         feature_names=study.features.names,
         attributes=study.joined.about,
         pca=explained,
@@ -137,27 +137,27 @@ def _sort(study: Study) -> dict[str, str]:
         if reason:
             reasons[target.name] = reason
         else:
-            study.share(np.isfinite(values)).targets[target.name] = values
+            study.sample(np.isfinite(values)).targets[target.name] = values
     return reasons
 
 
 def _public(asked: EvaluationSettings) -> dict[str, object]:
     """Return the settings as JSON has them, without credentials."""
-    said: dict[str, object] = asked.model_dump(mode="json")
+    settings: dict[str, object] = asked.model_dump(mode="json")
     if asked.attributes is not None:
-        said["attributes"] = without_credentials(asked.attributes)
-    return said
+        settings["attributes"] = without_credentials(asked.attributes)
+    return settings
 
 
-def _folds(study: Study, whole: Share) -> Iterator[Folds]:
+def _folds(study: Study, whole: Sample) -> Iterator[Folds]:
     """Tell how rows were dealt: all rows used first."""
-    for share in study.shares.values():
+    for sample in study.samples.values():
         for deal, names in (
-            (share.random, [*share.targets]),
-            (share.spatial, list(dict.fromkeys([*share.targets, *share.classes]))),
+            (sample.random, [*sample.targets]),
+            (sample.spatial, list(dict.fromkeys([*sample.targets, *sample.classes]))),
         ):
-            if share is whole or names:
-                yield deal.about.model_copy(update={"targets": () if share is whole else tuple(names)})
+            if sample is whole or names:
+                yield deal.about.model_copy(update={"targets": () if sample is whole else tuple(names)})
     yield from study.stratified
 
 
@@ -166,45 +166,47 @@ def _folds(study: Study, whole: Share) -> Iterator[Folds]:
 
 def _regress(
     study: Study,
-    share: Share,
+    sample: Sample,
     model: Model,
     gram: Gram,
-    random: Parts | None,
-    spatial: Parts | None,
+    random: Split | None,
+    spatial: Split | None,
     notify: Notify,
 ) -> Iterator[Regression]:
-    """Predict the targets of a share with one model, from every set of features."""
+    """Predict the targets of a sample with one model, from every set of features."""
     training = Training.of(gram, study.width, study.kept)
-    reasons = {one: study.too_few(share.count, one) for one in SETS}
+    reasons = {features: study.too_few(sample.count, features) for features in SETS}
     if training is None:
         reasons = dict.fromkeys(SETS, "no feature varies in its rows")
     elif model == "ridge" and study.asked.folds < 3:
         reasons = dict.fromkeys(
             SETS, "ridge finds its penalty in the folds that are left: it takes three folds"
         )
-    sets = tuple(one for one in SETS if reasons[one] is None)
-    for one in SETS:
-        if one not in sets:
-            for name in share.targets:
-                yield _regression(study, share, name, one, model).model_copy(update={"skipped": reasons[one]})
+    sets = tuple(features for features in SETS if reasons[features] is None)
+    for features in SETS:
+        if features not in sets:
+            for name in sample.targets:
+                yield _regression(study, sample, name, features, model).model_copy(
+                    update={"skipped": reasons[features]}
+                )
     if not sets or training is None or random is None:
         return
     if model == "boosting":
-        notify(Event("info", f"boosting {', '.join(share.targets)}"))
-    inside = _in_sample(study, share, model, sets, training, random)
+        notify(Event("info", f"boosting {', '.join(sample.targets)}"))
+    inside = _in_sample(study, sample, model, sets, training, random)
     held = {
-        kind: _held_out(study, share, model, sets, parts)
-        for kind, parts in (("random", random), ("spatial", spatial))
-        if parts
+        kind: _held_out(study, sample, model, sets, split)
+        for kind, split in (("random", random), ("spatial", spatial))
+        if split
     }
     sizes = random.sizes, spatial.sizes if spatial else []
-    for one in sets:
-        for at, name in enumerate(share.targets):
-            scores = {kind: found[one][at] for kind, (found, _) in held.items()}
-            alphas = {kind: found[one][at] for kind, (_, found) in held.items() if found}
-            yield _regression(study, share, name, one, model).model_copy(
+    for features in sets:
+        for at, name in enumerate(sample.targets):
+            scores = {kind: by_features[features][at] for kind, (by_features, _) in held.items()}
+            alphas = {kind: chosen[features][at] for kind, (_, chosen) in held.items() if chosen}
+            yield _regression(study, sample, name, features, model).model_copy(
                 update={
-                    "in_sample": inside[one][at],
+                    "in_sample": inside[features][at],
                     **scores,
                     "gap": figures.gap(scores.get("random"), scores.get("spatial"), sizes),
                     "alpha": alphas.get("random"),
@@ -213,16 +215,21 @@ def _regress(
             )
 
 
-def _regression(study: Study, share: Share, name: str, features: FeatureSet, model: Model) -> Regression:
-    dropped = study.used - share.count
-    return Regression(target=name, features=features, model=model, rows=share.count, dropped=dropped)
+def _regression(study: Study, sample: Sample, name: str, features: FeatureSet, model: Model) -> Regression:
+    dropped = study.used - sample.count
+    return Regression(target=name, features=features, model=model, rows=sample.count, dropped=dropped)
 
 
 def _no_regressions(study: Study, name: str, reason: str) -> Iterator[Regression]:
     for model in study.models:
-        for one in SETS:
+        for features in SETS:
             yield Regression(
-                target=name, features=one, model=model, rows=0, dropped=study.used, skipped=reason
+                target=name,
+                features=features,
+                model=model,
+                rows=0,
+                dropped=study.used,
+                skipped=reason,
             )
 
 
@@ -230,60 +237,64 @@ PerTarget = dict[FeatureSet, list[tuple[float | None, ...]]]
 
 
 def _held_out(
-    study: Study, share: Share, model: Model, sets: Sequence[FeatureSet], parts: Parts
+    study: Study, sample: Sample, model: Model, sets: Sequence[FeatureSet], split: Split
 ) -> tuple[dict[FeatureSet, list[Score]], PerTarget]:
     """Measure held-out R2 of each set and target; of ridge the penalties of the folds too."""
     alphas: dict[FeatureSet, Floats] = {}
     if model == "ols":
-        found = regression.ols(parts.trained, parts.folds, study.width)
+        r2 = regression.ols(split.trained, split.folds, study.width)
     elif model == "ridge":
-        found, alphas = regression.ridge(parts.trained, parts.folds, study.width, study.kept)
+        r2, alphas = regression.ridge(split.trained, split.folds, study.width, study.kept)
     else:
-        found = {one: _boosted(study, share, one, parts) for one in sets}
-    scores = {one: [figures.score(column, parts.sizes) for column in found[one].T] for one in sets}
-    return scores, {one: [tuple(map(figures.finite, column)) for column in alphas[one].T] for one in alphas}
+        r2 = {features: _boosted(study, sample, features, split) for features in sets}
+    scores = {
+        features: [figures.score(column, split.sizes) for column in r2[features].T] for features in sets
+    }
+    return scores, {
+        features: [tuple(map(figures.finite, column)) for column in alphas[features].T] for features in alphas
+    }
 
 
-def _boosted(study: Study, share: Share, features: FeatureSet, parts: Parts) -> Floats:
+def _boosted(study: Study, sample: Sample, features: FeatureSet, split: Split) -> Floats:
     """Return held-out R2, float64 ndarray[fold, target]."""
-    prepare = study.preparing(parts, features, scaled=False)
+    prepare = study.preparing(split, features, scaled=False)
     folds, seed = study.asked.folds, study.asked.seed
-    found = [boosted(prepare, values, parts.labels, folds, seed) for values in share.targets.values()]
-    return np.array(found).T
+    scores = [boosted(prepare, values, split.labels, folds, seed) for values in sample.targets.values()]
+    return np.array(scores).T
 
 
 def _in_sample(
     study: Study,
-    share: Share,
+    sample: Sample,
     model: Model,
     sets: Sequence[FeatureSet],
     training: Training,
-    random: Parts,
+    random: Split,
 ) -> dict[FeatureSet, list[Figure]]:
     """Measure R2 of each set and target on the rows that the model is fitted to."""
     if model == "boosting":
-        rows = learned(np.flatnonzero(share.rows), study.asked.seed)
-        found = {}
-        for one in sets:
-            ready = study.prepared(training, one, scaled=False)
-            found[one] = [
+        rows = learned(np.flatnonzero(sample.rows), study.asked.seed)
+        estimates = {}
+        for features in sets:
+            ready = study.prepared(training, features, scaled=False)
+            estimates[features] = [
                 figures.r2_of_rows(values[rows], boost(ready, values, rows, rows, study.asked.seed))
-                for values in share.targets.values()
+                for values in sample.targets.values()
             ]
-        return found
-    alphas: dict[FeatureSet, Floats] = {one: np.zeros(len(share.targets)) for one in sets}
+        return estimates
+    alphas: dict[FeatureSet, Floats] = {features: np.zeros(len(sample.targets)) for features in sets}
     if model == "ridge":
         alphas = regression.penalties(random.folds, set(), study.width, study.kept)
     return {
-        one: [
+        features: [
             figures.in_sample_r2(
-                float(training.fitted(one, alpha).r2(training.gram)[at]),
-                share.count,
-                training.terms(one, alpha),
+                float(training.fitted(features, alpha).r2(training.gram)[at]),
+                sample.count,
+                training.terms(features, alpha),
             )
-            for at, alpha in enumerate(alphas[one].tolist())
+            for at, alpha in enumerate(alphas[features].tolist())
         ]
-        for one in sets
+        for features in sets
     }
 
 
@@ -306,22 +317,22 @@ def _classify(study: Study, target: Target, notify: Notify) -> Iterator[Classifi
         )
         yield from _each(nothing, models)
         return
-    share = study.share(rows)
-    share.classes.append(target.name)
+    sample = study.sample(rows)
+    sample.classes.append(target.name)
     deal = stratified_folds(made.values[rows].astype(int), study.asked.folds, study.asked.seed)
     study.stratified.append(deal.about.model_copy(update={"targets": (target.name,)}))
-    _, (random, spatial) = study.parts(rows, (deal, share.spatial))
+    _, (random, spatial) = study.splits(rows, (deal, sample.spatial))
     ones = int(made.values[rows].sum())
     known = Classification(
         target=target.name,
         features="all",
         model="logistic",
-        rows=share.count,
-        dropped=study.used - share.count,
+        rows=sample.count,
+        dropped=study.used - sample.count,
         skipped=deal.about.skipped,
         positive=made.positive,
-        share=ones / share.count,
-        baseline=figures.share(max(ones, share.count - ones), share.count),
+        share=ones / sample.count,
+        baseline=figures.share(max(ones, sample.count - ones), sample.count),
     )
     for row in _each(known, models):
         skipped = study.too_few(row.rows, row.features) or row.skipped
@@ -339,22 +350,23 @@ def _classify(study: Study, target: Target, notify: Notify) -> Iterator[Classifi
         held = {
             kind: classification.held(
                 fit,
-                study.preparing(parts, row.features, scaled=row.model == "logistic"),
+                study.preparing(split, row.features, scaled=row.model == "logistic"),
                 made.values,
-                parts.labels,
+                split.labels,
                 study.asked.folds,
                 (os.cpu_count() or 1) if row.model == "logistic" else 1,  # trees take all threads for one
             )
-            for kind, parts in (("random", random), ("spatial", spatial))
-            if parts
+            for kind, split in (("random", random), ("spatial", spatial))
+            if split
         }
-        first, second = (one.accuracy if (one := held.get(kind)) else None for kind in ("random", "spatial"))
+        accuracy = {kind: scores.accuracy for kind, scores in held.items() if scores}
         sizes = random.sizes if random else [], spatial.sizes if spatial else []
-        yield row.model_copy(update={**held, "gap": figures.gap(first, second, sizes)})
+        gap = figures.gap(accuracy.get("random"), accuracy.get("spatial"), sizes)
+        yield row.model_copy(update={**held, "gap": gap})
 
 
 def _each(row: Classification, models: Iterable[Classifier]) -> Iterator[Classification]:
     """Repeat a row for every model and set of features."""
     for model in models:
-        for one in SETS:
-            yield row.model_copy(update={"features": one, "model": model})
+        for features in SETS:
+            yield row.model_copy(update={"features": features, "model": model})

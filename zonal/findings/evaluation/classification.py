@@ -17,9 +17,9 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
 
 from zonal.findings.evaluation import figures
-from zonal.findings.evaluation.model import Held
-from zonal.findings.evaluation.regression import Prepared, Rows, batches, growing, learned
-from zonal.findings.gram import Floats
+from zonal.findings.evaluation.regression import Prepared, RowNumbers, batches, growing, learned
+from zonal.findings.evaluation.schema import Held
+from zonal.findings.table import Floats
 
 PENALTY = 1.0
 """Of half the squared coefficients, against the summed log loss: 1 / C of scikit-learn."""
@@ -38,10 +38,10 @@ BLOCK = 8192
 
 MEASURES = ("accuracy", "balanced_accuracy", "f1", "auc", "brier")
 
-Fitted = Callable[[Rows], Floats]
+Fitted = Callable[[RowNumbers], Floats]
 """Gives the chance of class 1 for some rows."""
 
-Fit = Callable[[Prepared, Rows], Fitted]
+Fit = Callable[[Prepared, RowNumbers], Fitted]
 """Fits a model to training rows."""
 
 
@@ -52,7 +52,7 @@ def logistic(classes: Floats) -> Fit:
     is found here some rows at a time: 8.1 million rows need no copy.
     """
 
-    def fit(ready: Prepared, trained: Rows) -> Fitted:
+    def fit(ready: Prepared, trained: RowNumbers) -> Fitted:
         weights = _newton(ready, trained, classes)
         return lambda rows: np.concatenate(
             [special.expit(_line(ready(some), weights)) for some in batches(rows, BLOCK)]
@@ -64,12 +64,12 @@ def logistic(classes: Floats) -> Fit:
 def boosting(classes: Floats, seed: int) -> Fit:
     """Return how scikit-learn's histogram gradient boosting is fitted to some rows of classes."""
 
-    def fit(ready: Prepared, trained: Rows) -> Fitted:
+    def fit(ready: Prepared, trained: RowNumbers) -> Fitted:
         some = learned(trained, seed)
         with growing(some):
             model = HistGradientBoostingClassifier(random_state=seed).fit(ready(some), classes[some])
 
-        def chances(rows: Rows) -> Floats:
+        def chances(rows: RowNumbers) -> Floats:
             with growing(some):
                 return np.concatenate([model.predict_proba(ready(part))[:, 1] for part in batches(rows)])
 
@@ -83,7 +83,7 @@ def _line(values: npt.NDArray[np.floating], weights: Floats) -> Floats:
     return line
 
 
-def _newton(ready: Prepared, rows: Rows, classes: Floats) -> Floats:
+def _newton(ready: Prepared, rows: RowNumbers, classes: Floats) -> Floats:
     """Minimise the log loss with its penalty; the last weight is the intercept.
 
     Of many rows, evenly spread ones tell the curvature: steps are a little off, and ten more of them lead to
@@ -121,12 +121,12 @@ def _newton(ready: Prepared, rows: Rows, classes: Floats) -> Floats:
         step = np.linalg.lstsq(curvature(weights), down, rcond=None)[0]
         gain = float(down @ step)
         length = 1.0
-        found = slope(weights - step)
-        while found[0] > loss - 1e-4 * length * gain + 1e-13 * abs(loss) and length > 1e-6:
+        ahead = slope(weights - step)
+        while ahead[0] > loss - 1e-4 * length * gain + 1e-13 * abs(loss) and length > 1e-6:
             length /= 2
-            found = slope(weights - length * step)
+            ahead = slope(weights - length * step)
         weights = weights - length * step
-        loss, down = found
+        loss, down = ahead
         if gain < 2 * PRECISE * len(rows):
             break
     return weights
@@ -161,10 +161,10 @@ def held(
         None where no fold can be learned. A fold whose training rows are of one class has no measure; one
         whose own rows are has neither balanced accuracy nor AUC, and no F1 where it has no class 1.
     """
-    found: dict[str, list[float]] = {name: [] for name in MEASURES}
+    by_fold: dict[str, list[float]] = {name: [] for name in MEASURES}
     confusion = np.zeros((2, 2), np.int64)
 
-    def chances(fold: int) -> tuple[Rows, Floats | None]:
+    def chances(fold: int) -> tuple[RowNumbers, Floats | None]:
         """Return a fold's rows and their chances of class 1; None where its training set has one class."""
         trained, tested = np.flatnonzero((labels >= 0) & (labels != fold)), np.flatnonzero(labels == fold)
         if not len(tested) or len(np.unique(classes[trained])) < 2:
@@ -177,15 +177,15 @@ def held(
         measured = dict.fromkeys(MEASURES, float("nan"))
         if chance is not None:
             truth = classes[tested].astype(np.int64)
-            told = np.bincount(2 * truth + (chance > 0.5), minlength=4).reshape(2, 2)
-            confusion += told
-            measured |= _measured(told, truth, chance)
+            counts = np.bincount(2 * truth + (chance > 0.5), minlength=4).reshape(2, 2)
+            confusion += counts
+            measured |= _measured(counts, truth, chance)
         for name, value in measured.items():
-            found[name].append(value)
+            by_fold[name].append(value)
     if not confusion.any():
         return None
     sizes = np.bincount(labels[labels >= 0], minlength=folds).tolist()
-    scores: dict[str, Any] = {name: figures.score(values, sizes, 0.0) for name, values in found.items()}
+    scores: dict[str, Any] = {name: figures.score(values, sizes, 0.0) for name, values in by_fold.items()}
     (a, b), (c, d) = confusion.tolist()
     return Held(**scores, confusion=((a, b), (c, d)))
 

@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 
 from zonal.findings.evaluation import figures
-from zonal.findings.evaluation.model import Correlation, Explained, Figure
 from zonal.findings.evaluation.regression import RANK, Training
+from zonal.findings.evaluation.schema import Correlation, Explained, Figure
 from zonal.findings.gram import Gram
 from zonal.findings.pca import Components, components_of
 
@@ -43,12 +43,12 @@ def explain(components: Both, kept: int, trained: Sequence[Training | None]) -> 
     trained : sequence of Training or None
         The rows without one random fold each: they give the interval of the sum.
     """
-    for one, whole in components.items():
-        without = [(t.whole if one == "pca" else t.raw).explained[:kept].sum() for t in trained if t]
+    for features, whole in components.items():
+        without = [(t.whole if features == "pca" else t.raw).explained[:kept].sum() for t in trained if t]
         together = float(whole.explained[:kept].sum())
         low, high = figures.jackknife(together, without)
         yield Explained(
-            features=one,
+            features=features,
             components=min(kept, len(whole.explained)),
             together=together,
             low=low,
@@ -69,7 +69,7 @@ def correlate(name: str, at: int, gram: Gram, components: Both) -> Iterator[Corr
         Of features, then targets; scores' co-moments are linear in those of the features.
     components : dict
     """
-    for one, whole in components.items():
+    for features, whole in components.items():
         of = len(whole.mean)
         weights = whole.loadings[:CORRELATED] / whole.scale
         across = weights @ gram.scatter[:of, of + at]
@@ -78,15 +78,17 @@ def correlate(name: str, at: int, gram: Gram, components: Both) -> Iterator[Corr
         varies = (spread > RANK * spread.max()) & (length > 0)
         r = np.divide(across, length, out=np.full(len(weights), np.nan), where=varies)
         for component, value in enumerate(r.tolist(), 1):
-            found = figures.correlation(value, gram.count)
-            yield Correlation(target=name, features=one, component=component, rows=gram.count, r=found)
+            estimate = figures.correlation(value, gram.count)
+            yield Correlation(
+                target=name, features=features, component=component, rows=gram.count, r=estimate
+            )
 
 
 def no_correlations(name: str, reason: str, components: Both) -> Iterator[Correlation]:
     """Tell why a target has no correlations."""
     nothing = Figure(value=None)
-    for one, whole in components.items():
+    for features, whole in components.items():
         for component in range(1, len(whole.loadings[:CORRELATED]) + 1):
             yield Correlation(
-                target=name, features=one, component=component, rows=0, r=nothing, skipped=reason
+                target=name, features=features, component=component, rows=0, r=nothing, skipped=reason
             )

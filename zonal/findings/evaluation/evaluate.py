@@ -14,8 +14,8 @@ from zonal.config.analysis import EvaluationSettings
 from zonal.events import Event, Notify, quiet
 from zonal.findings.evaluation import presenter
 from zonal.findings.evaluation.assess import assess
-from zonal.findings.evaluation.model import Evaluation
 from zonal.findings.evaluation.presenter import NONE, Cell, TextTable
+from zonal.findings.evaluation.schema import Evaluation
 from zonal.io.store.folder import Folder
 from zonal.io.table.finished import FinishedTable, load_table
 

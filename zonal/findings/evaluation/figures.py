@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import optimize, stats
 
-from zonal.findings.evaluation.model import Figure, Score
-from zonal.findings.gram import Floats
+from zonal.findings.evaluation.schema import Figure, Score
+from zonal.findings.table import Floats
 
 LEVEL = 0.95
 """Of every interval."""
@@ -29,8 +29,8 @@ def finite(value: float) -> float | None:
 
 def share(count: int, of: int) -> Figure:
     """Give a share of rows its interval: Wilson's (1927)."""
-    found = stats.binomtest(count, of).proportion_ci(LEVEL, "wilson")
-    return Figure(value=count / of, low=float(found.low), high=float(found.high))
+    interval = stats.binomtest(count, of).proportion_ci(LEVEL, "wilson")
+    return Figure(value=count / of, low=float(interval.low), high=float(interval.high))
 
 
 def correlation(r: float, rows: int) -> Figure:
@@ -161,9 +161,9 @@ def gap(
     if random.sd is None or spatial.sd is None:
         return Figure(value=value)
     parts, freedoms = [], []
-    for one, rows in zip((random, spatial), sizes, strict=True):
-        known = sum(fold is not None for fold in one.folds)
-        parts.append(_inflation(known, rows) * (one.sd or 0.0) ** 2)
+    for side, rows in zip((random, spatial), sizes, strict=True):
+        known = sum(fold is not None for fold in side.folds)
+        parts.append(_inflation(known, rows) * (side.sd or 0.0) ** 2)
         freedoms.append(known - 1)
     total = sum(parts)
     if total == 0:

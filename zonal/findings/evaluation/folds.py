@@ -17,11 +17,11 @@ from sklearn.model_selection import KFold, StratifiedKFold
 
 from zonal.config.analysis import SPATIAL
 from zonal.errors import InputError
-from zonal.findings.areas.areas import Areas, find_areas
-from zonal.findings.evaluation.model import Folds
-from zonal.findings.gram import Floats
+from zonal.findings.areas.membership import Areas, find_areas
+from zonal.findings.evaluation.schema import Folds
 from zonal.findings.join import Joined
 from zonal.findings.places import EQUAL_AREA, read_points
+from zonal.findings.table import Floats
 from zonal.geo.crs import WGS84, operation
 from zonal.text import did_you_mean
 
@@ -133,7 +133,7 @@ class Places:
                 raise InputError(
                     f"{joined.table.name}: spatial folds by grid take a geometry, or longitude and latitude"
                 )
-            metres = None if points is None else project(points[kept])
+            metres = None if points is None else to_metres(points[kept])
         return cls(by, groups, metres, block_km)
 
     def deal(self, rows: npt.NDArray[np.bool_], folds: int) -> Deal:
@@ -160,19 +160,19 @@ class Places:
             return _dealt(cells(metres, self.block_km), folds, "grid", self.block_km)
         for halving in range(HALVINGS + 1):
             size = BLOCK_KM / 2**halving
-            found = cells(metres, size)
-            if found.max(initial=-1) + 1 >= CELLS_A_FOLD * folds:
-                return _dealt(found, folds, "grid", size)
+            labels = cells(metres, size)
+            if labels.max(initial=-1) + 1 >= CELLS_A_FOLD * folds:
+                return _dealt(labels, folds, "grid", size)
         why = f"rows lie in fewer than {CELLS_A_FOLD * folds} cells of {size:.2g} km"
         return _none(len(metres), Folds(kind="spatial", folds=folds, by="grid", block_km=size, skipped=why))
 
 
-def project(points: Floats) -> Floats:
+def to_metres(points: Floats) -> Floats:
     """Project longitude and latitude, degrees, to metres in `EQUAL_AREA`; NaN stays."""
-    found = np.full(points.shape, np.nan)
+    metres = np.full(points.shape, np.nan)
     known = np.isfinite(points).all(axis=1)
-    found[known] = np.column_stack(operation(WGS84, EQUAL_AREA).transform(*points[known].T))
-    return found
+    metres[known] = np.column_stack(operation(WGS84, EQUAL_AREA).transform(*points[known].T))
+    return metres
 
 
 def cells(metres: Floats, block_km: float) -> Labels:
@@ -236,14 +236,14 @@ def _split(
 
 
 def _dealt(groups: Labels, folds: int, by: str, block_km: float | None = None) -> Deal:
-    found = np.unique(groups[groups >= 0], return_inverse=True)[1]
-    count = int(found.max(initial=-1)) + 1
+    numbered = np.unique(groups[groups >= 0], return_inverse=True)[1]
+    count = int(numbered.max(initial=-1)) + 1
     about = Folds(kind="spatial", folds=folds, by=by, groups=count, block_km=block_km)
     if count < folds:
         why = f"{count:,} {'cells of the grid' if by == 'grid' else f'groups by {by}'} for {folds} folds"
         return _none(len(groups), about.model_copy(update={"skipped": why}))
     present = groups.copy()
-    present[groups >= 0] = found
+    present[groups >= 0] = numbered
     labels = group_folds(present, folds)
     rows = np.bincount(labels[labels >= 0], minlength=folds)
     return Deal(labels, about.model_copy(update={"rows": tuple(rows.tolist())}))

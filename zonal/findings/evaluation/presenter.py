@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from zonal.findings.evaluation.model import (
+from zonal.findings.evaluation.schema import (
     Attributes,
     Classification,
     Correlation,

@@ -17,9 +17,10 @@ from sklearn.metrics import r2_score
 from threadpoolctl import threadpool_limits
 
 from zonal.errors import InputError
-from zonal.findings.evaluation.model import FeatureSet
-from zonal.findings.gram import BATCH, Floats, Gram
+from zonal.findings.evaluation.schema import FeatureSet
+from zonal.findings.gram import BATCH, Gram
 from zonal.findings.pca import Components, components_of
+from zonal.findings.table import Floats
 
 SETS: tuple[FeatureSet, ...] = ("all", "pca", "pca_raw")
 
@@ -35,10 +36,10 @@ CONSTANT = 1e-26
 LEARNED = 200_000
 """Rows that boosting learns from at the most, drawn from the training set."""
 
-Rows = npt.NDArray[np.intp]
+RowNumbers = npt.NDArray[np.intp]
 """Numbers of rows, rising."""
 
-Prepared = Callable[[Rows], npt.NDArray[np.floating]]
+Prepared = Callable[[RowNumbers], npt.NDArray[np.floating]]
 """Gives some rows' features as a model takes them."""
 
 
@@ -63,16 +64,16 @@ def grams(
     """
     features = values.shape[1]
     width = features + len(targets)
-    found = [Gram.empty(width) for _ in range(cells)]
+    by_cell = [Gram.empty(width) for _ in range(cells)]
     for start in range(0, len(values), BATCH):
         batch = slice(start, start + BATCH)
         joined = np.empty((len(values[batch]), width))
         joined[:, :features] = values[batch]
         for at, target in enumerate(targets, features):
             joined[:, at] = target[batch]
-        for one in np.unique(cell[batch][cell[batch] >= 0]):
-            found[one] += Gram.of(joined[cell[batch] == one])
-    return found
+        for number in np.unique(cell[batch][cell[batch] >= 0]):
+            by_cell[number] += Gram.of(joined[cell[batch] == number])
+    return by_cell
 
 
 def total(parts: Sequence[Gram]) -> Gram:
@@ -147,11 +148,11 @@ class Training:
 
     def basis(self, features: FeatureSet) -> tuple[Floats, Floats]:
         """Return directions, float64 ndarray[feature, direction], and the scatter along each."""
-        found = self.raw if features == "pca_raw" else self.whole
-        strength = found.variance * (self.gram.count - 1)
+        components = self.raw if features == "pca_raw" else self.whole
+        strength = components.variance * (self.gram.count - 1)
         use = strength > RANK * strength[0]
         use[len(strength) if features == "all" else self.kept :] = False
-        return (found.loadings[use] / found.scale).T, strength[use]
+        return (components.loadings[use] / components.scale).T, strength[use]
 
     def fitted(self, features: FeatureSet, alpha: float = 0.0) -> Linear:
         """Fit all targets at once: least squares (of least norm), or ridge.
@@ -178,8 +179,8 @@ class Training:
         whole = self.whole
         if features == "all":
             return lambda rows: (values[rows] - whole.mean) / whole.scale
-        found = self.raw if features == "pca_raw" else whole
-        scores = replace(found, loadings=found.loadings[: self.kept]).scores(values)
+        components = self.raw if features == "pca_raw" else whole
+        scores = replace(components, loadings=components.loadings[: self.kept]).scores(values)
         return lambda rows: scores[rows]
 
 
@@ -219,12 +220,12 @@ def ols(trained: Sequence[Training | None], folds: Sequence[Gram], features: int
     dict
         For each set of features float64 ndarray[fold, target]; NaN where it is not defined.
     """
-    found = _unknown(folds, features)
+    r2 = _unknown(folds, features)
     for at, (training, held) in enumerate(zip(trained, folds, strict=True)):
         if training and held.count:
-            for one in SETS:
-                found[one][at] = training.fitted(one).r2(held)
-    return found
+            for name in SETS:
+                r2[name][at] = training.fitted(name).r2(held)
+    return r2
 
 
 def ridge(
@@ -235,35 +236,35 @@ def ridge(
     In each training set the penalty is that of `ALPHAS` with the least squared error in a cross-validation by
     the folds that are left; of equal ones the smallest.
     """
-    found, alphas = _unknown(folds, features), _unknown(folds, features)
+    r2, alphas = _unknown(folds, features), _unknown(folds, features)
     for at, (training, held) in enumerate(zip(trained, folds, strict=True)):
         if training and held.count:
             chosen = penalties(folds, {at}, features, kept)
-            for one in SETS:
-                alphas[one][at] = chosen[one]
-                for alpha in np.unique(chosen[one]):
-                    to = chosen[one] == alpha
-                    found[one][at, to] = training.fitted(one, alpha).r2(held)[to]
-    return found, alphas
+            for name in SETS:
+                alphas[name][at] = chosen[name]
+                for alpha in np.unique(chosen[name]):
+                    to = chosen[name] == alpha
+                    r2[name][at, to] = training.fitted(name, alpha).r2(held)[to]
+    return r2, alphas
 
 
 def _unknown(folds: Sequence[Gram], features: int) -> dict[FeatureSet, Floats]:
-    return {one: np.full((len(folds), len(folds[0].mean) - features), np.nan) for one in SETS}
+    return {name: np.full((len(folds), len(folds[0].mean) - features), np.nan) for name in SETS}
 
 
 def penalties(
     folds: Sequence[Gram], left_out: set[int], features: int, kept: int
 ) -> dict[FeatureSet, Floats]:
     """Choose a penalty for each target by cross-validation over the folds that are not left out."""
-    errors = {one: np.zeros((len(ALPHAS), len(folds[0].mean) - features)) for one in SETS}
+    errors = {name: np.zeros((len(ALPHAS), len(folds[0].mean) - features)) for name in SETS}
     for at, held in enumerate(folds):
         if at in left_out or not held.count:
             continue
         if training := _without(folds, {*left_out, at}, features, kept):
-            for one in SETS:
+            for name in SETS:
                 for row, alpha in enumerate(ALPHAS):
-                    errors[one][row] += training.fitted(one, alpha).errors(held)
-    return {one: np.array(ALPHAS)[errors[one].argmin(axis=0)] for one in SETS}
+                    errors[name][row] += training.fitted(name, alpha).errors(held)
+    return {name: np.array(ALPHAS)[errors[name].argmin(axis=0)] for name in SETS}
 
 
 # ------------------------------------------------------------------ boosting
@@ -298,26 +299,26 @@ def boosted(
     return [r2(fold) for fold in range(folds)]
 
 
-def boost(ready: Prepared, observed: Floats, trained: Rows, held: Rows, seed: int) -> Floats:
+def boost(ready: Prepared, observed: Floats, trained: RowNumbers, held: RowNumbers, seed: int) -> Floats:
     """Fit scikit-learn's histogram gradient boosting to some rows; predict others: float64 ndarray[held]."""
     with growing(trained):
         model = HistGradientBoostingRegressor(random_state=seed).fit(ready(trained), observed[trained])
         return np.concatenate([model.predict(ready(rows)) for rows in batches(held)])
 
 
-def growing(trained: Rows) -> threadpool_limits:
+def growing(trained: RowNumbers) -> threadpool_limits:
     """Grow trees of few rows on one thread: several would wait for each other longer than they work."""
     return threadpool_limits(1 if len(trained) < BATCH else None, "openmp")
 
 
-def learned(trained: Rows, seed: int) -> Rows:
+def learned(trained: RowNumbers, seed: int) -> RowNumbers:
     """Draw the rows that boosting learns from: all, or `LEARNED` of them, in their order."""
     if len(trained) <= LEARNED:
         return trained
     return np.sort(np.random.default_rng(seed).choice(trained, LEARNED, replace=False))
 
 
-def batches(rows: Rows, size: int = BATCH) -> Iterator[Rows]:
+def batches(rows: RowNumbers, size: int = BATCH) -> Iterator[RowNumbers]:
     """Cut rows into batches."""
     for start in range(0, len(rows), size):
         yield rows[start : start + size]

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from zonal.findings.evaluation.model import Evaluation
 from zonal.findings.evaluation.regression import LEARNED
+from zonal.findings.evaluation.schema import Evaluation
 from zonal.findings.evaluation.study import Study
 from zonal.findings.pca import NEGLIGIBLE
 
@@ -34,32 +34,35 @@ BY_HEART = (
 
 def remarks(evaluation: Evaluation, study: Study) -> Iterator[str]:
     """Yield what a reader must know of an evaluation."""
-    made = [row for row in evaluation.regressions if row.in_sample is not None]
-    told = [row for row in evaluation.classifications if row.random is not None]
-    if made or told:
+    regressed = [row for row in evaluation.regressions if row.in_sample is not None]
+    classified = [row for row in evaluation.classifications if row.random is not None]
+    if regressed or classified:
         yield INDEPENDENT
         yield KINDS
-    inside = [row.in_sample for row in made if row.in_sample is not None]
-    if any(one.high is not None and one.value is not None and one.value > one.high for one in inside):
+    inside = [row.in_sample for row in regressed if row.in_sample is not None]
+    if any(
+        figure.high is not None and figure.value is not None and figure.value > figure.high
+        for figure in inside
+    ):
         yield FLATTERED
     if "boosting" in study.models:
         yield BY_HEART
         if study.used > LEARNED:
             yield f"Boosting learned from at most {LEARNED:,} rows of each training set, drawn at random."
-    whole = next(iter(study.shares.values()))
+    whole = next(iter(study.samples.values()))
     if whole.spatial.about.skipped:
         yield f"There are no spatial folds: {whole.spatial.about.skipped}."
     elif lost := int((whole.spatial.labels < 0).sum()):
         yield f"{lost:,} rows have no place and are in no spatial fold."
-    for one in made:
-        for kind, score in (("random", one.random), ("spatial", one.spatial)):
-            if (one.features, one.model) == ("all", "ols") and score and (few := score.folds.count(None)):
-                yield f"{one.target} has no R2 in {few} of the {kind} folds: it does not vary there."
-    for row in told:
-        for kind, held in (("random", row.random), ("spatial", row.spatial)):
-            if row.features == "all" and held is not None and (few := held.auc.folds.count(None)):
+    for row in regressed:
+        for kind, score in (("random", row.random), ("spatial", row.spatial)):
+            if (row.features, row.model) == ("all", "ols") and score and (few := score.folds.count(None)):
+                yield f"{row.target} has no R2 in {few} of the {kind} folds: it does not vary there."
+    for fit in classified:
+        for kind, held in (("random", fit.random), ("spatial", fit.spatial)):
+            if fit.features == "all" and held is not None and (few := held.auc.folds.count(None)):
                 yield (
-                    f"{row.target}, {row.model}: {few} of the {kind} folds hold or learn one class only; "
+                    f"{fit.target}, {fit.model}: {few} of the {kind} folds hold or learn one class only; "
                     "measures that take two are not defined there."
                 )
     if study.left_out:

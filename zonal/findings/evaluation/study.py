@@ -17,17 +17,18 @@ import numpy.typing as npt
 from zonal.config.analysis import EvaluationSettings, Model
 from zonal.errors import InputError, UnfitError
 from zonal.findings.evaluation.folds import Deal, Labels, Places, random_folds
-from zonal.findings.evaluation.model import FeatureSet, Folds
 from zonal.findings.evaluation.regression import Prepared, Training, grams, total, trainings
+from zonal.findings.evaluation.schema import FeatureSet, Folds
 from zonal.findings.evaluation.targets import CENSUS, CENSUS_COLUMNS, find, numbers
 from zonal.findings.features import Features, feature_names, read_features
-from zonal.findings.gram import Floats, Gram
+from zonal.findings.gram import Gram
 from zonal.findings.join import Joined
 from zonal.findings.places import COORDINATES
+from zonal.findings.table import Floats
 
 
 @dataclass
-class Share:
+class Sample:
     """Targets that have the same rows, and how these are dealt into folds.
 
     Parameters
@@ -54,7 +55,7 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Parts:
+class Split:
     """The folds of one deal: their co-moments, and what is learned from all others.
 
     Parameters
@@ -96,7 +97,7 @@ class Study:
         Rows, features, and principal components of the reduced sets.
     models : tuple of str
         Of regressions; least squares is always the first.
-    shares : dict
+    samples : dict
         Rows that some target has, by a key of them.
     stratified : list of Folds
         How rows were dealt for classifications.
@@ -122,7 +123,7 @@ class Study:
         self.kept = min(asked.components, self.width)
         self.places = Places.of(joined, self.features.kept, asked.spatial, asked.block_km)
         self.models: tuple[Model, ...] = tuple(dict.fromkeys(("ols", *asked.models)))
-        self.shares: dict[bytes, Share] = {}
+        self.samples: dict[bytes, Sample] = {}
         self.stratified: list[Folds] = []
         self._known: dict[str, Floats] = {}
 
@@ -138,20 +139,22 @@ class Study:
     def _feature_names(self) -> tuple[tuple[str, ...], list[str]]:
         """Names of the features, and of those that are none, for they would tell a target."""
         joined, patterns = self.joined, self.asked.features
-        made_of = {column: one.name for one in (*self.targets, *self.classes) for column in one.columns}
+        made_of = {
+            column: target.name for target in (*self.targets, *self.classes) for column in target.columns
+        }
         telling = {*made_of, *joined.added}
         others = {*CENSUS_COLUMNS, *(name for pair in COORDINATES for name in pair)}
         if joined.about is not None:
             others.add(joined.about.on[0])
-        found = feature_names(joined.table, patterns, telling | others)
-        left_out = [name for name in found if name in telling]
+        names = feature_names(joined.table, patterns, telling | others)
+        left_out = [name for name in names if name in telling]
         for name in left_out:
             if name in (patterns or ()):
                 what = (
                     f"the target {made_of[name]!r} is made of" if name in made_of else "the file brings too"
                 )
                 raise InputError(f"feature {name!r} is what {what}; leave it out of one of them")
-        names = tuple(name for name in found if name not in telling)
+        names = tuple(name for name in names if name not in telling)
         if not names:
             raise UnfitError(f"{joined.table.name}: every column that could be a feature is a target")
         return names, left_out
@@ -174,17 +177,17 @@ class Study:
             self._known[name] = numbers(name, self.read(name))
         return self._known[name]
 
-    def share(self, rows: npt.NDArray[np.bool_]) -> Share:
-        """Find, or make, what targets with these rows share."""
+    def sample(self, rows: npt.NDArray[np.bool_]) -> Sample:
+        """Find, or make, what targets with these rows have in common."""
         key = np.packbits(rows).tobytes()
-        if key not in self.shares:
+        if key not in self.samples:
             dealt = random_folds(int(rows.sum()), self.asked.folds, self.asked.seed)
-            self.shares[key] = Share(rows, dealt, self.places.deal(rows, self.asked.folds))
-        return self.shares[key]
+            self.samples[key] = Sample(rows, dealt, self.places.deal(rows, self.asked.folds))
+        return self.samples[key]
 
-    def parts(
+    def splits(
         self, rows: npt.NDArray[np.bool_], deals: Sequence[Deal], targets: Sequence[Floats] = ()
-    ) -> tuple[Gram, list[Parts | None]]:
+    ) -> tuple[Gram, list[Split | None]]:
         """Add up co-moments of some rows in one pass: of all of them, and of the folds of each deal.
 
         Parameters
@@ -200,19 +203,19 @@ class Study:
         shape = [self.asked.folds + 1] * len(deals)
         cell = np.ravel_multi_index([label + 1 for label in labels], shape).astype(np.int64)
         cell[~rows] = -1
-        found = grams(self.features.values, targets, cell, int(np.prod(shape)))
-        numbered = np.arange(len(found)).reshape(shape)
-        parts: list[Parts | None] = []
+        by_cell = grams(self.features.values, targets, cell, int(np.prod(shape)))
+        numbered = np.arange(len(by_cell)).reshape(shape)
+        splits: list[Split | None] = []
         for axis, (deal, label) in enumerate(zip(deals, labels, strict=True)):
             if not deal.possible:
-                parts.append(None)
+                splits.append(None)
                 continue
             folds = [
-                total([found[cell] for cell in numbered.take(fold + 1, axis).flat])
+                total([by_cell[cell] for cell in numbered.take(fold + 1, axis).flat])
                 for fold in range(self.asked.folds)
             ]
-            parts.append(Parts(label, folds, trainings(folds, self.width, self.kept)))
-        return total(found), parts
+            splits.append(Split(label, folds, trainings(folds, self.width, self.kept)))
+        return total(by_cell), splits
 
     def prepared(self, training: Training | None, features: FeatureSet, *, scaled: bool) -> Prepared:
         """Return what turns rows into what a model takes, as a training set has it.
@@ -223,6 +226,6 @@ class Study:
             return lambda rows: self.features.values[rows]
         return training.prepared(self.features.values, features)
 
-    def preparing(self, parts: Parts, features: FeatureSet, *, scaled: bool) -> Callable[[int], Prepared]:
+    def preparing(self, split: Split, features: FeatureSet, *, scaled: bool) -> Callable[[int], Prepared]:
         """Return `prepared` for the training set of each fold."""
-        return lambda fold: self.prepared(parts.trained[fold], features, scaled=scaled)
+        return lambda fold: self.prepared(split.trained[fold], features, scaled=scaled)

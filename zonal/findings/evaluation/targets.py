@@ -17,8 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from zonal.errors import InputError
-from zonal.findings.gram import Floats
-from zonal.findings.rows import is_number
+from zonal.findings.table import Floats, is_number
 from zonal.text import did_you_mean
 
 LAND = ("ALAND20", "ALAND10", "ALAND")
@@ -106,13 +105,13 @@ class Target:
             Why there is nothing to predict: a column or the target is null in every row, or it never varies;
             else empty.
         """
-        found = [numbers(column) for column in self.columns]
-        values = self.formula(*found)
+        inputs = [numbers(column) for column in self.columns]
+        values = self.formula(*inputs)
         known = values[np.isfinite(values)]
         total = f"{len(values):,} rows"
         if not len(known):
             empty = [
-                name for name, part in zip(self.columns, found, strict=True) if not np.isfinite(part).any()
+                name for name, part in zip(self.columns, inputs, strict=True) if not np.isfinite(part).any()
             ]
             return values, f"{empty[0] if empty else self.name} is null in all {total}"
         if np.ptp(known) == 0:
@@ -132,14 +131,14 @@ def find(name: str, columns: Collection[str]) -> Target:
         return Target(name, (name,), "", _same)
     if name in CENSUS:
         sources, formula = CENSUS[name]
-        found = [next((one for one in names if one in columns), None) for names in sources]
-        absent = [names for names, one in zip(sources, found, strict=True) if one is None]
+        present = [next((column for column in names if column in columns), None) for names in sources]
+        absent = [names for names, column in zip(sources, present, strict=True) if column is None]
         missing = f"there is no column {absent[0][0]} (nor {' nor '.join(absent[0][1:])})" if absent else ""
-        return Target(name, tuple(one for one in found if one is not None), missing, formula)
+        return Target(name, tuple(column for column in present if column is not None), missing, formula)
     if match := _LOGARITHM.fullmatch(name):
         inner = find(match[2], columns)
         logarithm = _log if match[1] == "log" else _log1p
-        return Target(name, inner.columns, inner.missing, lambda *found: logarithm(inner.formula(*found)))
+        return Target(name, inner.columns, inner.missing, lambda *columns: logarithm(inner.formula(*columns)))
     near = did_you_mean(name, [*CENSUS, *columns])
     raise InputError(f"target {name!r}: neither a census variable nor a column{near}")
 
@@ -164,8 +163,8 @@ def numbers(name: str, column: Any) -> Floats:
     if text and name in URBAN:
         column = pc.index_in(column, value_set=pa.array(["R", "U"], column.type))
     elif text:
-        found = pd.to_numeric(column.to_pandas(), errors="coerce")
-        column = pa.chunked_array([pa.array(found.to_numpy(float, na_value=np.nan))])
+        parsed = pd.to_numeric(column.to_pandas(), errors="coerce")
+        column = pa.chunked_array([pa.array(parsed.to_numpy(float, na_value=np.nan))])
     elif pa.types.is_boolean(column.type):
         column = column.cast(pa.int8())
     elif not is_number(column.type):

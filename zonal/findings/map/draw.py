@@ -10,7 +10,7 @@ import json
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyproj
-import shapely
 
 from zonal.cluster.runner import Runner
 from zonal.config.analysis import MapSettings
@@ -27,13 +26,13 @@ from zonal.errors import UnfitError, UsageError, first_line
 from zonal.events import Event, Notify
 from zonal.findings.features import feature_names, read_features
 from zonal.findings.gram import Gram
-from zonal.findings.map.canvas import MOST_PIXELS, Boxes, Window, canvas, painted, unpacked, zones_by_window
+from zonal.findings.map.canvas import MOST_PIXELS, Window, canvas, painted, unpacked, zones_by_window
 from zonal.findings.map.picture import painting, preview, write_cog
-from zonal.findings.map.spool import Spool
+from zonal.findings.map.polygons import Shapes, Spool, batches, put_aside
 from zonal.findings.map.style import qml
 from zonal.findings.pca import Components, Stretch, components_of
-from zonal.findings.places import COORDINATES, Geometry, best_utm, project, read_points
-from zonal.geo.crs import crs_name
+from zonal.findings.places import COORDINATES, Geometry, best_utm, read_points
+from zonal.geo.crs import crs_name, unit_name
 from zonal.geo.grid import Grid
 from zonal.io.store.disk import writable
 from zonal.io.store.folder import Folder
@@ -47,9 +46,6 @@ PREVIEW = 1600
 
 AT_ONCE = 8
 """Windows handed out together, for each thread of the workers."""
-
-HELD = 64 * 2**20
-"""Bytes of polygons handed out together, at most, unless a single window has more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,25 +70,6 @@ class _Coloured:
 
     kept: npt.NDArray[np.bool_]
     colours: npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True, slots=True)
-class _Shapes:
-    """Zones that lie somewhere in a map's CRS, in a spool as WKB.
-
-    Parameters
-    ----------
-    row : intp ndarray[zone]
-        Which of the coloured rows each is.
-    boxes : float64 ndarray[zone, 4]
-        West, south, east, north.
-    lost : int
-        Zones that have a polygon and no place in the CRS.
-    """
-
-    row: npt.NDArray[np.intp]
-    boxes: Boxes
-    lost: int
 
 
 def draw(
@@ -133,7 +110,7 @@ def draw(
     parts = table.by_state()
     components, stretch, coloured = _colour(table, parts, asked)
     findings = _findings(
-        table, asked, components, stretch, sum(len(one.colours) for one in coloured.values())
+        table, asked, components, stretch, sum(len(rows.colours) for rows in coloured.values())
     )
     home, slash, base = name.rpartition("/")
     artist = _Artist(folder, home + slash, _tags(findings, table.about or {}), runner, notify)
@@ -150,7 +127,7 @@ def draw(
             notify(Event("warning", f"no map of {state}: {error}"))
     if not maps:
         raise UnfitError(f"{table.name}: of no state is there anything to draw")
-    folder.write_json(f"{name}.json", {**findings, "maps": [one.about for one in maps]})
+    folder.write_json(f"{name}.json", {**findings, "maps": [drawn.about for drawn in maps]})
     folder.write(style, qml(components, stretch).encode())
     maps[0] = replace(maps[0], files=(*maps[0].files, f"{name}.json", style))
     return maps
@@ -186,13 +163,15 @@ def _colour(
     names = feature_names(table, exclude=[name for pair in COORDINATES for name in pair])
     features = {state: read_features(part, names) for state, part in parts.items()}
     gram = Gram.empty(len(names))
-    for one in features.values():
-        gram += Gram.of(one.values)
+    for rows in features.values():
+        gram += Gram.of(rows.values)
     components = components_of(gram, names, standardize=asked.standardize)
     shown = components_of(gram, names, components=3, standardize=asked.standardize)
-    scores = {state: shown.scores(one.values) for state, one in features.items()}
+    scores = {state: shown.scores(rows.values) for state, rows in features.items()}
     stretch = Stretch.of(np.concatenate([*scores.values()]), asked.percentiles)
-    coloured = {state: _Coloured(one.kept, stretch.colours(scores[state])) for state, one in features.items()}
+    coloured = {
+        state: _Coloured(rows.kept, stretch.colours(scores[state])) for state, rows in features.items()
+    }
     return components, stretch, coloured
 
 
@@ -221,10 +200,10 @@ def _findings(
 
 def _tags(findings: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, str]:
     """Say the same in a file's own metadata, with the sources: rasters outlive what lies beside them."""
-    words = {**findings, **{key: about.get(key) for key in ("vintage", "sources", "citations", "licences")}}
+    tags = {**findings, **{key: about.get(key) for key in ("vintage", "sources", "citations", "licences")}}
     return {
         key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        for key, value in words.items()
+        for key, value in tags.items()
         if value is not None
     }
 
@@ -269,7 +248,7 @@ class _Artist:
             tempfile.TemporaryDirectory(prefix="zonal-", dir=scratch, ignore_cleanup_errors=True) as place,
             Spool(Path(place)) as spool,
         ):
-            shapes = _put_aside(part, coloured.kept, crs, spool)
+            shapes = put_aside(part, coloured.kept, crs, spool)
             grid = self._grid(shapes, crs, resolution, stem)
             painted = Path(place) / "painted.tif"
             shown = self._paint(grid, shapes, coloured.colours[shapes.row], spool, painted)
@@ -294,10 +273,11 @@ class _Artist:
         }
         return Map(names, about)
 
-    def _grid(self, shapes: _Shapes, crs: str, asked: float, stem: str) -> Grid:
+    def _grid(self, shapes: Shapes, crs: str, asked: float, stem: str) -> Grid:
         """Choose the grid, and say which."""
-        place = pyproj.CRS(crs)
-        name = "a CRS without a name" if place.name == "unknown" else place.name
+        name, unit = pyproj.CRS(crs).name, unit_name(crs)
+        if name == "unknown":
+            name = "a CRS without a name"
         if shapes.lost:
             zones = "1 zone has" if shapes.lost == 1 else f"{shapes.lost:,} zones have"
             self._warn(f"{stem}: {zones} no place in {name} and no place on the map")
@@ -306,7 +286,6 @@ class _Artist:
         west, south = shapes.boxes[:, :2].min(axis=0).tolist()
         east, north = shapes.boxes[:, 2:].max(axis=0).tolist()
         grid = canvas((west, south, east, north), crs, asked)
-        unit = place.axis_info[0].unit_name
         if grid.dx > asked:
             self._warn(
                 f"{stem}: at {asked:g} {unit} the map would have {MOST_PIXELS:,} pixels or more; "
@@ -322,14 +301,14 @@ class _Artist:
         return grid
 
     def _paint(
-        self, grid: Grid, shapes: _Shapes, colours: npt.NDArray[np.uint8], spool: Spool, path: Path
+        self, grid: Grid, shapes: Shapes, colours: npt.NDArray[np.uint8], spool: Spool, path: Path
     ) -> int:
         """Paint a map and return how many zones have a pixel."""
         touched = zones_by_window(grid, shapes.boxes)
         seen = np.zeros(len(shapes.row), bool)
         run = uuid.uuid4().hex  # a cluster may be shared
         with painting(path, grid, self.tags) as put:
-            for some in _batches(touched, spool.sizes(), AT_ONCE * self.runner.threads):
+            for some in batches(touched, spool.sizes(), AT_ONCE * self.runner.threads):
                 graph = {}
                 for window in some:
                     zones = touched[window]
@@ -340,7 +319,7 @@ class _Artist:
                     if visible.any():
                         put(window, unpacked(packed, grid.chunk(window)))
         shown = int(seen.sum())
-        pixel = f"the centre of a pixel of {grid.dx:g} {pyproj.CRS(grid.crs).axis_info[0].unit_name}"
+        pixel = f"the centre of a pixel of {grid.dx:g} {unit_name(grid.crs)}"
         if not shown:
             raise _EmptyError(f"no zone holds {pixel}: choose a smaller resolution")
         if 2 * shown < len(seen):
@@ -349,38 +328,3 @@ class _Artist:
 
     def _warn(self, text: str) -> None:
         self.notify(Event("warning", text))
-
-
-def _put_aside(part: FinishedTable, kept: npt.NDArray[np.bool_], crs: str, spool: Spool) -> _Shapes:
-    """Project the polygons of the rows that have a colour."""
-    geometry = Geometry.of(part)
-    rows, boxes = [np.empty(0, np.intp)], [np.empty((0, 4))]
-    read = coloured = lost = 0
-    for batch, _ in geometry.polygons(part):
-        polygons = batch[kept[read : read + len(batch)]]
-        projected = project(polygons, geometry.crs, crs)
-        box = shapely.bounds(projected)
-        there = np.isfinite(box).all(axis=1)  # NaN if empty, as is what the projection does not reach
-        lost += int((~there & ~shapely.is_empty(polygons)).sum())
-        spool.add(shapely.to_wkb(projected[there]))
-        rows.append(coloured + np.flatnonzero(there))
-        boxes.append(box[there])
-        read, coloured = read + len(batch), coloured + len(polygons)
-    return _Shapes(np.concatenate(rows), np.concatenate(boxes), lost)
-
-
-def _batches(
-    touched: Mapping[int, npt.NDArray[np.intp]], sizes: npt.NDArray[np.int64], most: int
-) -> Iterator[list[int]]:
-    """Share windows out: at most so many at once, and with at most `HELD` bytes of polygons."""
-    batch: list[int] = []
-    held = 0
-    for window, zones in touched.items():
-        size = int(sizes[zones].sum())
-        if batch and (len(batch) == most or held + size > HELD):
-            yield batch
-            batch, held = [], 0
-        batch.append(window)
-        held += size
-    if batch:
-        yield batch

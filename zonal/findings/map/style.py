@@ -11,8 +11,8 @@ from xml.etree import ElementTree as Xml
 
 import numpy as np
 
-from zonal.findings.gram import Floats
 from zonal.findings.pca import Components, Stretch
+from zonal.findings.table import Floats
 
 DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
 

@@ -14,7 +14,7 @@ from itertools import accumulate
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from zonal.findings.table import Floats
 
 BINS = 48
 """Columns of a histogram."""
@@ -156,7 +156,7 @@ class Histogram:
 
     def _at(self, value: float) -> float:
         scale = math.log if self.logarithmic else float
-        low, high, middle = (scale(one) for one in (self.edges[0], self.edges[-1], value))
+        low, high, middle = (scale(value) for value in (self.edges[0], self.edges[-1], value))
         return round(100 * min(max((middle - low) / (high - low), 0.0), 1.0), 2)
 
 

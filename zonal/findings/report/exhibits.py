@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from zonal.findings.evaluation.model import Evaluation, Figure, Regression, Score
 from zonal.findings.evaluation.presenter import (
     FEATURES,
     FOLDS,
@@ -20,6 +19,7 @@ from zonal.findings.evaluation.presenter import (
     held_out,
     value_of,
 )
+from zonal.findings.evaluation.schema import Evaluation, Figure, Regression, Score
 from zonal.findings.report import post
 from zonal.findings.report.charts import Bar, Scale, Scree, bar
 

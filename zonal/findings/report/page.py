@@ -15,8 +15,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from zonal.config import states
 from zonal.findings.evaluation import presenter
-from zonal.findings.evaluation.model import Evaluation
 from zonal.findings.evaluation.presenter import NONE, figure, percent, target_name
+from zonal.findings.evaluation.schema import Evaluation
 from zonal.findings.report import exhibits
 from zonal.findings.report.charts import RAMP, Bar, Histogram, Scale, bar, nice_length
 from zonal.findings.report.post import Pair, beside, is_of
@@ -78,8 +78,8 @@ class Picture:
     def bar(self) -> tuple[str, float]:
         """The scale bar: its words, and its length in per cent of the width."""
         length = nice_length(self.ground * LONGEST)
-        words = f"{length / 1000:,g} km" if length >= 1000 else f"{length:g} m"
-        return words, round(100 * length / self.ground, 2)
+        label = f"{length / 1000:,g} km" if length >= 1000 else f"{length:g} m"
+        return label, round(100 * length / self.ground, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ def render(page: Page) -> str:
         post=beside(manifest, evaluation) if of_post else (),
         zones=_zones(manifest),
         stages=_stages(page),
-        volumes=[(words, manifest["bytes"].get(name, 0)) for name, words in BYTES.items()],
+        volumes=[(label, manifest["bytes"].get(name, 0)) for name, label in BYTES.items()],
         settings=[(name, _plain(value)) for name, value in manifest["settings"].items() if _told(value)],
     )
 
@@ -170,8 +170,8 @@ def render(page: Page) -> str:
 def title(manifest: Mapping[str, Any]) -> str:
     """Name a run by its places and its year."""
     settings = manifest["settings"]
-    found = [states.find(code) for code in settings.get("state", ())]
-    names = [state.name for state in found if state is not None]
+    known = [states.find(code) for code in settings.get("state", ())]
+    names = [state.name for state in known if state is not None]
     if len(names) > 4:
         names = [f"{len(names)} states"]
     if not names:
@@ -212,8 +212,8 @@ def _pair(pair: Pair) -> tuple[str, str, str]:
     return texts[0], texts[1], texts[2] if not plain or plain[0] == "−" else f"+{texts[2]}"
 
 
-def _listed(words: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
 def _told(value: object) -> bool:
@@ -246,35 +246,35 @@ def _key_figures(page: Page) -> list[tuple[str, str]]:
 
 def _warnings(page: Page) -> list[str]:
     manifest, zones = page.manifest, page.manifest["zones"]
-    found = []
-    for name, words in (
+    warnings = []
+    for name, fate in (
         ("outside_tiles", "outside every tile: statistics are null"),
         ("without_pixels", "without a valid pixel: statistics are null"),
         ("repaired", "with an invalid polygon, which was repaired"),
         ("empty", "without a polygon"),
     ):
         if zones.get(name):
-            found.append(f"{zones[name]:,} {'zone' if zones[name] == 1 else 'zones'} {words}.")
+            warnings.append(f"{zones[name]:,} {'zone' if zones[name] == 1 else 'zones'} {fate}.")
     missing = len(manifest["inputs"].get("missing_tiles", []))
     if missing:
         tiles = "1 tile" if missing == 1 else f"{missing:,} tiles"
-        found.append(f"Left out, for the store lacks what the index lists: {tiles}.")
-    found += [
-        f"The map {one['file']} has pixels of {one['resolution']:g}, not of {one['resolution_asked']:g}: "
-        "it would have been too large."
-        for one in (page.pca or {}).get("maps", ())
-        if one["resolution"] != one["resolution_asked"]
+        warnings.append(f"Left out, for the store lacks what the index lists: {tiles}.")
+    warnings += [
+        f"The map {drawn['file']} has pixels of {drawn['resolution']:g}, not of "
+        f"{drawn['resolution_asked']:g}: it would have been too large."
+        for drawn in (page.pca or {}).get("maps", ())
+        if drawn["resolution"] != drawn["resolution_asked"]
     ]
     for step, what in (("pca", "map"), ("evaluate", "evaluation")):
         if step in page.lacking:
-            found.append(f"There is no {what}: {page.lacking[step]}.")
+            warnings.append(f"There is no {what}: {page.lacking[step]}.")
     joined = page.evaluation.attributes if page.evaluation is not None else None
     if joined is not None and joined.table_unmatched:
-        found.append(
+        warnings.append(
             f"{joined.table_unmatched:,} of {joined.table_unmatched + joined.matched:,} zones "
             f"are not in {joined.file}, which was joined to predict its columns."
         )
-    return found
+    return warnings
 
 
 # ------------------------------------------------------------------ the map
@@ -284,12 +284,12 @@ def _colours(page: Page) -> list[dict[str, Any]]:
     """Legend of the map: which component is which colour, and what weighs most in it."""
     if page.pca is None:
         return []
-    names, found = page.pca["features"], []
+    names, channels = page.pca["features"], []
     loadings = page.pca["loadings"]
     shown = ("grey",) if len(loadings) == 1 else ("red", "green", "blue")
     for number, (colour, weights) in enumerate(zip(shown, loadings, strict=False)):
         order = sorted(range(len(names)), key=lambda at: -abs(weights[at]))[:3]
-        found.append(
+        channels.append(
             {
                 "component": number + 1,
                 "colour": colour,
@@ -299,7 +299,7 @@ def _colours(page: Page) -> list[dict[str, Any]]:
                 "high": page.pca["high"][number],
             }
         )
-    return found
+    return channels
 
 
 # ------------------------------------------------------------------ the run
@@ -321,7 +321,7 @@ def _zones(manifest: Mapping[str, Any]) -> list[tuple[str, int]]:
 
 def _stages(page: Page) -> list[Bar]:
     """Seconds by stage and step, on one scale."""
-    seconds = {words: page.manifest["seconds"].get(name, 0.0) for name, words in STAGES.items()}
+    seconds = {label: page.manifest["seconds"].get(name, 0.0) for name, label in STAGES.items()}
     names = {"pca": "drawing the map", "evaluate": "evaluating"}
     seconds |= {names[step]: value for step, value in page.seconds.items()}
     scale = Scale(0.0, max(*seconds.values(), 1e-9))

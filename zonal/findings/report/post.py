@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from zonal.findings.evaluation.model import Evaluation, FeatureSet
 from zonal.findings.evaluation.presenter import SCALINGS, features_name
+from zonal.findings.evaluation.schema import Evaluation, FeatureSet
 
 READ, KEPT = 158_093, 148_683
 DROPPED = {"all water": 8_272, "over 25 km2": 1_138}

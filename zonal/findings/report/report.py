@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyproj
 import shapely
 from affine import Affine
@@ -20,22 +19,20 @@ from PIL import Image
 
 from zonal.errors import InputError, first_line
 from zonal.events import Notify, telling
-from zonal.findings.evaluation.model import Evaluation
 from zonal.findings.evaluation.presenter import percent
+from zonal.findings.evaluation.schema import Evaluation
 from zonal.findings.evaluation.targets import LAND, numbers
 from zonal.findings.features import feature_names
-from zonal.findings.map.burn import burn
+from zonal.findings.map.canvas import burn
 from zonal.findings.places import COORDINATES, Geometry, project
 from zonal.findings.report.charts import Histogram, histogram, ramp
 from zonal.findings.report.page import Page, Picture, render, short, title
-from zonal.findings.rows import floats
+from zonal.findings.table import Floats, floats
 from zonal.geo.antimeridian import Geometries
-from zonal.geo.crs import WGS84, operation
+from zonal.geo.crs import WGS84, operation, unit_name
 from zonal.io.store.folder import Folder
 from zonal.io.table.finished import FinishedTable
 from zonal.io.table.names import EVALUATION, MANIFEST, MAP, STEPS_MADE
-
-Floats = npt.NDArray[np.float64]
 
 PCA_SCHEMA = 1
 """Version of `pca.json` that is read."""
@@ -49,6 +46,9 @@ MOST_BYTES = 3_000_000
 
 WHOLE = 0.999
 """Of its ground, that a zone has valid pixels on which misses none."""
+
+UNITS = {"metre": "m", "degree": "degrees"}
+"""Short names of the units of a CRS."""
 
 CHANNELS = ("red", "green", "blue")
 
@@ -79,10 +79,9 @@ def report(folder: Folder, file: str, *, table: FinishedTable, notify: Notify) -
     done = {name for entry in made.values() if entry.get("key") for name in entry["files"]}
     evaluation = _evaluation(folder) if f"{EVALUATION}.json" in done else None
     pca = _pca(folder) if f"{MAP}.json" in done else None
-    found = {"evaluate": evaluation, "pca": pca}
     lacking = {
         step: (made.get(step, {}).get("skipped") or f"the step {step} was not taken").rstrip(".")
-        for step, value in found.items()
+        for step, value in {"evaluate": evaluation, "pca": pca}.items()
         if value is None
     }
     files = [name for step, entry in made.items() if step != "report" for name in entry["files"]]
@@ -118,13 +117,13 @@ def _evaluation(folder: Folder) -> Evaluation | None:
 
 def _pca(folder: Folder) -> dict[str, Any] | None:
     name = f"{MAP}.json"
-    found = folder.read_json(name)
-    if found is not None and found.get("schema_version") != PCA_SCHEMA:
+    pca = folder.read_json(name)
+    if pca is not None and pca.get("schema_version") != PCA_SCHEMA:
         raise InputError(
             f"{folder.shown(name)} describes no map of this version of zonal (schema_version "
-            f"{found.get('schema_version')}, expected {PCA_SCHEMA}); make it again with zonal pca"
+            f"{pca.get('schema_version')}, expected {PCA_SCHEMA}); make it again with zonal pca"
         )
-    return found
+    return pca
 
 
 def _features(table: FinishedTable) -> int:
@@ -138,15 +137,19 @@ def _features(table: FinishedTable) -> int:
 
 def _maps(folder: Folder, name: str, pca: Mapping[str, Any]) -> tuple[Picture, ...]:
     """Previews of the maps, small enough for all of them to travel in one page."""
-    found, pngs = [], _fitting([_preview(folder, one["preview"]) for one in pca["maps"]])
-    for one, png in zip(pca["maps"], pngs, strict=True):
+    pngs = _fitting([_preview(folder, drawn["preview"]) for drawn in pca["maps"]])
+    pictures = []
+    for drawn, png in zip(pca["maps"], pngs, strict=True):
         width, height = Image.open(io.BytesIO(png)).size
-        place = f"{one['state']}: " if one["state"] else f"{name}: "
-        caption = f"{place}{one['zones']:,} zones on pixels of {one['resolution']:g} {_unit(one['crs'])}"
-        if one["not_drawn"]:  # slivers, for the most part
-            caption += f", {one['not_drawn']:,} more without any pixel of their own"
-        found.append(Picture(png, width, height, _ground(one["crs"], one["bounds"]), caption))
-    return tuple(found)
+        unit = UNITS.get(unit_name(drawn["crs"]), unit_name(drawn["crs"]))
+        caption = (
+            f"{drawn['state'] or name}: {drawn['zones']:,} zones on pixels of {drawn['resolution']:g} {unit}"
+        )
+        # Slivers, for the most part.
+        if drawn["not_drawn"]:
+            caption += f", {drawn['not_drawn']:,} more without any pixel of their own"
+        pictures.append(Picture(png, width, height, _ground(drawn["crs"], drawn["bounds"]), caption))
+    return tuple(pictures)
 
 
 def _preview(folder: Folder, name: str) -> bytes:
@@ -173,14 +176,9 @@ def _shrunk(png: bytes, side: int) -> bytes:
 
 
 def _png(image: Image.Image) -> bytes:
-    found = io.BytesIO()
-    image.save(found, "PNG", optimize=True)
-    return found.getvalue()
-
-
-def _unit(crs: str) -> str:
-    name = pyproj.CRS(crs).axis_info[0].unit_name
-    return {"metre": "m", "degree": "degrees"}.get(name, name)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
 
 
 def _ground(crs: str, bounds: Sequence[float]) -> float:
@@ -252,9 +250,9 @@ def _missing(shares: Floats) -> str:
     if not len(known):
         return "No zone has an area in pixels."
     whole, none, placeless = (known >= WHOLE).mean(), int((known == 0).sum()), len(shares) - len(known)
-    words = f"{percent(whole)} of zones have them everywhere"
-    words += f"; {none:,} nowhere" if none else ""
-    return words + (f"; {placeless:,} have no area." if placeless else ".")
+    sentence = f"{percent(whole)} of zones have them everywhere"
+    sentence += f"; {none:,} nowhere" if none else ""
+    return sentence + (f"; {placeless:,} have no area." if placeless else ".")
 
 
 # ------------------------------------------------------------------ distributions
@@ -263,17 +261,17 @@ def _missing(shares: Floats) -> str:
 def _histograms(table: FinishedTable, pca: Mapping[str, Any] | None) -> tuple[Histogram, ...]:
     """How large zones are, how much of them is seen, and how they lie along the map's components."""
     names = {*table.schema.names}
-    found = []
+    histograms = []
     if "pixel_count" in names:
         values = floats(table.read(["pixel_count"])[0])
-        found.append(histogram("Pixels of a zone", values, logarithmic=True))
+        histograms.append(histogram("Pixels of a zone", values, logarithmic=True))
     land = next((name for name in LAND if name in names), None)
     if land is not None:
         values = numbers(land, table.read([land])[0]) / 1e6
-        found.append(histogram("Land area of a zone, km²", values, logarithmic=True))
+        histograms.append(histogram("Land area of a zone, km²", values, logarithmic=True))
     if "valid_fraction" in names:
         values = floats(table.read(["valid_fraction"])[0])
-        found.append(histogram("Share of a zone with valid pixels", values, ends=(0.0, 1.0)))
+        histograms.append(histogram("Share of a zone with valid pixels", values, ends=(0.0, 1.0)))
     if pca is not None and names.issuperset(pca["features"]):
         loadings = np.array(pca["loadings"]) / pca["scale"]
         scores = [np.empty((0, len(loadings)))]
@@ -285,5 +283,5 @@ def _histograms(table: FinishedTable, pca: Mapping[str, Any] | None) -> tuple[Hi
             known = column[np.isfinite(column)]
             if len(known):
                 low, high = np.percentile(known, (0.1, 99.9)).tolist()
-                found.append(histogram(f"PC{number}", known, kind=kind, ends=(low, high)))
-    return tuple(one for one in found if one is not None)
+                histograms.append(histogram(f"PC{number}", known, kind=kind, ends=(low, high)))
+    return tuple(counts for counts in histograms if counts is not None)

@@ -39,7 +39,7 @@ class Score(_Model):
     folds: tuple[float | None, ...] = Field(description="one value a fold")
 
 
-class Rows(_Model):
+class RowCounts(_Model):
     """Rows of the table, by what became of them."""
 
     table: int
@@ -159,7 +159,7 @@ class Evaluation(_Model):
     table: str = Field(description="name of the table, without credentials")
     year: int | None = None
     settings: dict[str, object] = Field(description="what was asked")
-    rows: Rows
+    rows: RowCounts
     feature_names: tuple[str, ...]
     attributes: Attributes | None = None
     pca: tuple[Explained, ...] = ()

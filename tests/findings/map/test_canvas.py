@@ -11,8 +11,7 @@ import shapely
 from affine import Affine
 
 from zonal.findings.map import canvas as canvas_module
-from zonal.findings.map.burn import burn
-from zonal.findings.map.canvas import Window, canvas, paint, painted, unpacked, zones_by_window
+from zonal.findings.map.canvas import Window, burn, canvas, paint, painted, unpacked, zones_by_window
 from zonal.geo.grid import Grid
 
 

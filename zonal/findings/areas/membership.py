@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from zonal.errors import InputError, UsageError
-from zonal.findings.rows import Rows
+from zonal.findings.table import Table
 from zonal.text import did_you_mean
 
 Ints = npt.NDArray[np.intp]
@@ -111,7 +111,7 @@ class Areas:
         return int((self.code < 0).sum())
 
     def batches(
-        self, table: Rows, columns: Sequence[str]
+        self, table: Table, columns: Sequence[str]
     ) -> Iterator[tuple[npt.NDArray[np.int32], pa.RecordBatch]]:
         """Read some columns of the table, some rows at a time, each batch with the areas of its rows."""
         start = 0
@@ -120,12 +120,12 @@ class Areas:
             start += len(batch)
 
 
-def find_areas(table: Rows, by: str) -> Areas:
+def find_areas(table: Table, by: str) -> Areas:
     """Find the area of each row.
 
     Parameters
     ----------
-    table : Rows
+    table : Table
     by : str
         One of `LEVELS`, told from census ids: of the table's id column, of a column ``GEOID20``,
         ``GEOID10`` or ``GEOID``, or put together from ``STATEFP20``, ``COUNTYFP20``, ...; or any column of
@@ -138,8 +138,8 @@ def find_areas(table: Rows, by: str) -> Areas:
     InputError
         If no column tells the level, or the column cannot name areas.
     """
-    if by in LEVELS and (found := _by_level(table, LEVELS[by])) is not None:
-        return found
+    if by in LEVELS and (areas := _by_level(table, LEVELS[by])) is not None:
+        return areas
     if by in table.schema.names:
         kind = table.schema.field(by).type
         if pa.types.is_floating(kind) or pa.types.is_binary(kind) or pa.types.is_nested(kind):
@@ -159,7 +159,7 @@ def find_areas(table: Rows, by: str) -> Areas:
     )
 
 
-def _by_level(table: Rows, digits: int) -> Areas | None:
+def _by_level(table: Table, digits: int) -> Areas | None:
     own = [] if table.zone_id is None else [table.zone_id]
     for name in dict.fromkeys([*own, *(f"GEOID{vintage}" for vintage in VINTAGES)]):
         if name in table.schema.names:
@@ -198,7 +198,7 @@ def _are_ids(ids: pa.ChunkedArray, digits: int) -> bool:
     return bool(pc.all(pc.match_substring_regex(ids, r"^(0[1-9]|[1-9]\d)\d*$"), min_count=0).as_py())
 
 
-def constants(table: Rows, areas: Areas, names: Sequence[str]) -> pa.Table:
+def constants(table: Table, areas: Areas, names: Sequence[str]) -> pa.Table:
     """Read the columns that have one value in all rows of an area, whichever it is.
 
     Null is a value like others. Two passes over the columns, some rows at a time.

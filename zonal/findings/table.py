@@ -1,4 +1,4 @@
-"""What the analysis asks of a table: its columns, and a way to read some of them.
+"""What findings ask of a table: its columns, and a way to read some of them.
 
 Knows Arrow's types; knows neither files nor clusters.
 """
@@ -15,11 +15,13 @@ import pyarrow.compute as pc
 
 from zonal.io.table.geoparquet import GeometryColumn
 
+Floats = npt.NDArray[np.float64]
+
 KINDS = ("mean", "std", "min", "max", "sum", "count")
 """Ends of the names of statistic columns: ``A00_mean``."""
 
 
-class Rows(Protocol):
+class Table(Protocol):
     """A table: its name, its columns, and ways to read some of them."""
 
     @property
@@ -54,6 +56,6 @@ def is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
-def floats(values: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float64]:
+def floats(values: pa.Array | pa.ChunkedArray) -> Floats:
     """Read numbers as float64, NaN for null."""
     return np.asarray(pc.cast(values, pa.float64(), safe=False).to_numpy(zero_copy_only=False), float)

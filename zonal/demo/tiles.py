@@ -74,12 +74,12 @@ def write_tile(
     with rasterio.Env(GDAL_CACHEMAX=128), rasterio.open(path, "w", **(profile | options)) as file:
         file.descriptions = tuple(f"A{band:02d}" for band in range(bands))
         for number, pixels in chunks:
-            part = grid.chunk(number)
+            place = grid.chunk(number)
             row, col = grid.chunk_offset(number)
-            expected = (bands, part.height, part.width)
+            expected = (bands, place.height, place.width)
             if pixels.shape != expected:
                 raise ValueError(f"chunk {number} of {path}: {pixels.shape=}, {expected=}")
-            file.write(pixels, window=Window(col, row, part.width, part.height))
+            file.write(pixels, window=Window(col, row, place.width, place.height))
     return path
 
 

@@ -96,22 +96,22 @@ def write_sample(folder: Path) -> Sample:
     zones = _zones(blocks, block_at, use, rng)
     zones.to_parquet(zones_path, index=False)
 
-    rows, written = [], 0
+    rows, chunk_count = [], 0
     for fid, grid in enumerate(_tile_grids(), start=1):
         key = tile_key(YEAR, grid, f"x99demo{fid:09d}")
         chunks = _touched(grid, zones)
         write_tile(mirror / key, grid, ((chunk, _pixels(grid.chunk(chunk), canvas)) for chunk in chunks))
         rows.append(index_row(fid, key, YEAR, grid))
-        written += len(chunks)
+        chunk_count += len(chunks)
     write_index(mirror / PREFIX / "aef_index.parquet", rows)
     files = [folder / "README.txt", zones_path, *sorted(path for path in mirror.rglob("*") if path.is_file())]
     marker = {
         "version": VERSION,
-        "counts": [len(zones), len(rows), written],
+        "counts": [len(zones), len(rows), chunk_count],
         "files": {path.relative_to(folder).as_posix(): path.stat().st_size for path in files},
     }
     (folder / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
-    return Sample(folder, zones_path, mirror, YEAR, len(zones), len(rows), written)
+    return Sample(folder, zones_path, mirror, YEAR, len(zones), len(rows), chunk_count)
 
 
 def _counts_of_whole_sample(folder: Path) -> tuple[int, int, int] | None:
@@ -189,9 +189,9 @@ def _draw_blocks(rng: np.random.Generator) -> gpd.GeoDataFrame:
     lattice = _lattice(rng)
     use = _land_use(*np.moveaxis((lattice[1:, 1:] + lattice[:-1, :-1]) / 2, -1, 0))
     rows: list[tuple[str, int, shapely.Geometry]] = []
-    for county, part in COUNTIES.items():
+    for county, cells in COUNTIES.items():
         # Cuts go depth first: a run of pieces is a patch of ground, as a tract is.
-        for number, (u0, v0, u1, v1) in enumerate(_cut(part, BLOCK_CELLS[use], rng)):
+        for number, (u0, v0, u1, v1) in enumerate(_cut(cells, BLOCK_CELLS[use], rng)):
             tract, block = divmod(number, 48)
             wet = bool(np.all(use[u0:u1, v0:v1] == WATER))
             group = 0 if wet else 1 + block // 16  # the census keeps block group 0 for water
@@ -308,8 +308,8 @@ def _tile_grids() -> list[Grid]:
 
 def _touched(grid: Grid, zones: gpd.GeoDataFrame) -> list[int]:
     """Return the chunks that zones on this UTM zone's side of the seam touch."""
-    ours = zones.cx[:SEAM, :] if grid.crs == "EPSG:32610" else zones.cx[SEAM:, :]
-    box = shapely.box(*ours.to_crs(grid.crs).total_bounds)
+    zones_here = zones.cx[:SEAM, :] if grid.crs == "EPSG:32610" else zones.cx[SEAM:, :]
+    box = shapely.box(*zones_here.to_crs(grid.crs).total_bounds)
     return [n for n in range(grid.chunk_count) if box.intersects(shapely.box(*grid.chunk(n).bounds))]
 
 

@@ -74,20 +74,20 @@ def check_source(catalog: Catalog, name: str, state: str, year: int | None = Non
 
 def _check_raster(catalog: Catalog, source: RasterSource, year: int | None) -> str:
     """Read the whole index, as every run does, and the header of one tile."""
-    wanted = year or (source.years[-1] if source.years else None)
-    found = raster_input(Settings(raster=(source.name,), year=(wanted,) if wanted else ()), catalog)
-    tile = found.sample(year)
-    ((_, stat, raster),) = found.open_all([tile])
+    sampled = year or (source.years[-1] if source.years else None)
+    tiles = raster_input(Settings(raster=(source.name,), year=(sampled,) if sampled else ()), catalog)
+    tile = tiles.sample(year)
+    ((_, stat, raster),) = tiles.open_all([tile])
     grid = raster.grid
     header = (
         f"{tile.path.rsplit('/', 1)[-1]}: {grid.width} x {grid.height} px, {len(raster.bands)} bands, "
         f"{grid.crs[:40]}, {human(stat.size)}"
     )
-    if found.index is None:
+    if tiles.index is None:
         return header
-    years = found.index["year"]
+    years = tiles.index["year"]
     span = " to ".join(map(str, sorted({int(years.min()), int(years.max())})))
-    return f"index of {len(found.index):,} tiles, {span}; {header}"
+    return f"index of {len(tiles.index):,} tiles, {span}; {header}"
 
 
 # ------------------------------------------------------------------ zones

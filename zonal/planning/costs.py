@@ -90,19 +90,17 @@ def plan_year(
     """
     boxes = np.array(staged.report["boxes"], float).reshape(-1, 4)
     tiles = raster.near(year, boxes)
-    if not tiles:
-        return _make(settings, staged, year, tiles), [], []
-    made = _make(settings, staged, year, tiles)
-    if not headers:
-        return made, [], []
-    opened = raster.open_all(made.tiles, allow_missing=settings.allow_missing)
-    missing = sorted({tile.path for tile in made.tiles} - {tile.path for tile, _, _ in opened})
+    plan = _make(settings, staged, year, tiles)
+    if not tiles or not headers:
+        return plan, [], []
+    opened = raster.open_all(plan.tiles, allow_missing=settings.allow_missing)
+    missing = sorted({tile.path for tile in plan.tiles} - {tile.path for tile, _, _ in opened})
     by_path = {tile.path: (tile, stat, file) for tile, stat, file in opened}
     own_grids = [tile for tile, _, _ in opened]
     # Other chunks or another row direction than the catalog says, or tiles that are missing.
-    if own_grids != list(made.tiles):
-        made = _make(settings, staged, year, own_grids)
-    return made, [by_path[tile.path] for tile in made.tiles], missing
+    if own_grids != list(plan.tiles):
+        plan = _make(settings, staged, year, own_grids)
+    return plan, [by_path[tile.path] for tile in plan.tiles], missing
 
 
 def _make(settings: Settings, staged: Stage, year: int | None, tiles: Sequence[Tile]) -> Plan:
@@ -119,27 +117,27 @@ def _make(settings: Settings, staged: Stage, year: int | None, tiles: Sequence[T
     )
 
 
-def costs(raster: RasterInput, staged: Stage, made: Plan, opened: Sequence[Opened]) -> Costs:
+def costs(raster: RasterInput, staged: Stage, plan: Plan, opened: Sequence[Opened]) -> Costs:
     """Weigh a plan: exact bytes with `opened`, else from the catalog's bytes a chunk."""
     source = raster.source
     guess = source.chunk_bytes if source else None
-    fetch = None if guess is None else guess * made.chunks
-    whole = None if guess is None else guess * made.chunks_of_whole_files
+    fetch = None if guess is None else guess * plan.chunks
+    whole = None if guess is None else guess * plan.chunks_of_whole_files
     if opened:
         rasters = [file for _, _, file in opened]
-        fetch = sum(rasters[unit.tile].chunk_bytes(chunk) for unit in made.units for chunk in unit.chunks)
+        fetch = sum(rasters[unit.tile].chunk_bytes(chunk) for unit in plan.units for chunk in unit.chunks)
         whole = sum(stat.size for _, stat, _ in opened)
     itemsize = 1 if raster.reader.rule == "aef" else 8
-    pixels = max((t.grid.chunk_width * t.grid.chunk_height for t in made.tiles), default=0)
+    pixels = max((t.grid.chunk_width * t.grid.chunk_height for t in plan.tiles), default=0)
     decoded = pixels * len(raster.reader.bands) * itemsize
     return Costs(
         zones_read=staged.report["read"],
-        zones=made.zones,
+        zones=plan.zones,
         dropped={k: v for k, v in staged.report["dropped"].items() if v},
-        tiles=len(made.tiles),
-        chunks=made.chunks,
-        units=len(made.units),
-        parts=len(made.parts),
+        tiles=len(plan.tiles),
+        chunks=plan.chunks,
+        units=len(plan.units),
+        parts=len(plan.parts),
         bytes_to_fetch=fetch,
         bytes_of_whole_files=whole,
         exact=bool(opened),

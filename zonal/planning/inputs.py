@@ -187,7 +187,7 @@ class RasterInput:
 
         pool = ThreadPoolExecutor(OPENING)
         try:
-            return [found for found in pool.map(check, tiles) if found is not None]
+            return [opened for opened in pool.map(check, tiles) if opened is not None]
         finally:  # on an error or Ctrl-C nobody waits for the others, which may wait for the network
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -315,12 +315,12 @@ def _from_files(
         raise InputError(
             f"the rasters have {len(crss)} CRSs that are not all WGS 84 UTM zones: reproject them"
         )
-    one = len(crss) == 1
+    one_crs = len(crss) == 1
     tiles = own(
-        Tile(path, 0 if one else codes[raster.grid.crs], raster.grid)
+        Tile(path, 0 if one_crs else codes[raster.grid.crs], raster.grid)
         for path, raster in zip(addresses, rasters, strict=True)
     )
-    crs = rasters[0].grid.crs if one else ""
+    crs = rasters[0].grid.crs if one_crs else ""
     return RasterInput(catalog, source, reader, None, "", None, tuple(tiles), crs, addresses)
 
 
@@ -357,20 +357,22 @@ def located(tile: Tile, raster: Raster) -> Tile:
     InputError
         If the file lies elsewhere than the index says, or has other pixels.
     """
-    said, found = tile.grid, raster.grid
-    hair = 1e-6 * said.dx
+    expected, actual = tile.grid, raster.grid
+    hair = 1e-6 * expected.dx
     same = (
-        found.crs == said.crs
-        and (found.width, found.height) == (said.width, said.height)
-        and np.allclose((found.dx, abs(found.dy)), (said.dx, abs(said.dy)), rtol=0, atol=1e-9 * said.dx)
-        and np.allclose(found.bounds, said.bounds, rtol=0, atol=hair)
+        actual.crs == expected.crs
+        and (actual.width, actual.height) == (expected.width, expected.height)
+        and np.allclose(
+            (actual.dx, abs(actual.dy)), (expected.dx, abs(expected.dy)), rtol=0, atol=1e-9 * expected.dx
+        )
+        and np.allclose(actual.bounds, expected.bounds, rtol=0, atol=hair)
     )
     if not same:
         raise InputError(
-            f"tile {raster.name}: the file has {_placed(found)}, the index says {_placed(said)}; "
+            f"tile {raster.name}: the file has {_placed(actual)}, the index says {_placed(expected)}; "
             "the index and the file do not belong together"
         )
-    return replace(tile, grid=found)
+    return replace(tile, grid=actual)
 
 
 def _placed(grid: Grid) -> str:

@@ -197,19 +197,19 @@ class Stage:
             table = file.read([name for name in PIECES.names if name not in ("piece", "geometry")])
             lengths = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
         start = np.cumsum([0, *lengths])
-        held = np.flatnonzero(np.isin(table["year"].to_numpy(), [EVERY_YEAR, year]))
-        table = table.take(pa.array(held))
+        valid = np.flatnonzero(np.isin(table["year"].to_numpy(), [EVERY_YEAR, year]))
+        table = table.take(pa.array(valid))
 
         def polygons(rows: npt.NDArray[np.int64]) -> Geometries:
             """Read the row groups of a few pieces."""
-            group = np.searchsorted(start, held[rows], side="right") - 1
+            group = np.searchsorted(start, valid[rows], side="right") - 1
             groups, at = np.unique(group, return_inverse=True)
             file, _ = _open(self.folder, _pieces_name(batch))
             with file:
                 wkb = file.read_row_groups(groups.tolist(), ["geometry"])["geometry"]
             before = np.cumsum([0, *np.take(lengths, groups)])
-            wanted = pa.array(held[rows] - start[group] + before[at])
-            return np.asarray(shapely.from_wkb(wkb.take(wanted).to_numpy()), object)
+            within = pa.array(valid[rows] - start[group] + before[at])
+            return np.asarray(shapely.from_wkb(wkb.take(within).to_numpy()), object)
 
         return Outlines(
             epsg=table["epsg"].to_numpy(),
@@ -265,9 +265,9 @@ def write_batch(
     """
     zones = zones.add_column(zones.num_columns - 2, AREA, pa.array(area))
     with ThreadPoolExecutor(1) as beside:  # the two files at once: both are compressing for the most part
-        coming = beside.submit(_write_zones, folder, number, zones, crs, size)
+        zones_hash = beside.submit(_write_zones, folder, number, zones, crs, size)
         count, hashes = _write_pieces(folder, number, len(zones), pieces, first_zone, first_piece, size)
-        hashes[EVERY_YEAR] = hashlib.sha256((coming.result() + hashes[EVERY_YEAR]).encode()).hexdigest()
+        hashes[EVERY_YEAR] = hashlib.sha256((zones_hash.result() + hashes[EVERY_YEAR]).encode()).hexdigest()
     return count, hashes
 
 
@@ -390,14 +390,14 @@ def _footer(version: _Version) -> pq.FileMetaData:
 
 
 def _open(folder: Folder, name: str) -> tuple[pq.ParquetFile, Blob]:
-    """Open a staged file; the blob has counted nothing but what is read from now on."""
-    found = folder.blob(name)
+    """Open a staged file; the blob counts what is read from now on."""
+    blob = folder.blob(name)
     try:
-        stat = found.stat()
+        stat = blob.stat()
     except InputError as error:
         raise InputError(f"{error}; does every worker see the output folder?") from None
-    footer = _footer(_Version(folder.shown(name), stat, found))
-    blob = folder.blob(name)
+    footer = _footer(_Version(folder.shown(name), stat, blob))
+    blob = folder.blob(name)  # whose counters know neither the question nor the footer
     # Arrow asks for row groups as wholes: one request for those that lie side by side.
     file = pq.ParquetFile(Seekable(blob, stat.size, window=0), metadata=footer, pre_buffer=True)
     return file, blob

@@ -114,9 +114,9 @@ def stage(
     InputError
         If the zones are unusable, or no zone is left.
     """
-    found = Stage.load(folder)
-    if found is not None and found.key == key:
-        return found
+    earlier = Stage.load(folder)
+    if earlier is not None and earlier.key == key:
+        return earlier
     staging = _Staging(folder, zones, raster, filters, years, table, min(ROW_GROUP, part_zones))
     for number, file in enumerate(zones.files):
         notify(f"staging {file.name}")
@@ -173,9 +173,9 @@ class _Staging:
             raise InputError(f"{file.name}: its CRS differs from that of {self.input.files[0].name}")
         self.crs = wkt
         with ThreadPoolExecutor(1) as beside:  # while the zones are projected, which needs no interpreter
-            coming = beside.submit(zone_table, _tidy(kept, columns.zone_id))
+            laid_out = beside.submit(zone_table, _tidy(kept, columns.zone_id))
             pieces = self._pieces(kept)
-            zones = coming.result()
+            zones = laid_out.result()
         if not len(kept):
             return
         every = pieces[EVERY_YEAR]
@@ -238,15 +238,15 @@ class _Staging:
 
     def _remember(self, ids: pd.Series, file: ZoneFile) -> None:
         """Raise InputError if a zone is in a file before; ids are kept as hashes, a tenth of their room."""
-        mine = hashes_of(ids)
-        again = np.searchsorted(self.ids, mine, "left") < np.searchsorted(self.ids, mine, "right")
-        if again.any():  # an id, or by a rare chance another one of the same hash
-            suspects = {*ids[again]}
+        hashes = hashes_of(ids)
+        seen = np.searchsorted(self.ids, hashes, "left") < np.searchsorted(self.ids, hashes, "right")
+        if seen.any():  # an id, or by a rare chance another one of the same hash
+            suspects = {*ids[seen]}
             for number in range(len(self.batches)):
                 twice = suspects & {*staged_column(self.folder, number, str(ids.name)).to_pylist()}
                 if twice:
                     raise InputError(f"{file.name}: zone {min(twice, key=str)!r} is in another file too")
-        self.ids = np.sort(np.concatenate([self.ids, np.sort(mine)]), kind="stable")  # a merge
+        self.ids = np.sort(np.concatenate([self.ids, np.sort(hashes)]), kind="stable")  # a merge
 
     def finish(self, key: str) -> Stage:
         """Return what was staged; InputError if that is nothing."""
@@ -273,13 +273,13 @@ def _joined(hashes: Sequence[str]) -> str:
 def _group_boxes(lonlat: npt.NDArray[np.object_], size: int) -> npt.NDArray[np.float64]:
     """Box of each row group in degrees: (west, south, east, north); empty zones count for nothing."""
     bounds = shapely.bounds(lonlat)
-    found = []
+    boxes = []
     for start in range(0, len(bounds), size):
         group = bounds[start : start + size]
         group = group[~np.isnan(group).any(axis=1)]
         if len(group):
-            found.append([*group[:, :2].min(axis=0), *group[:, 2:].max(axis=0)])
-    return np.array(found, float).reshape(-1, 4)
+            boxes.append([*group[:, :2].min(axis=0), *group[:, 2:].max(axis=0)])
+    return np.array(boxes, float).reshape(-1, 4)
 
 
 def _tidy(frame: gpd.GeoDataFrame, zone_id: str) -> gpd.GeoDataFrame:

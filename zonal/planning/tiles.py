@@ -137,7 +137,7 @@ def _ranges(years: Sequence[int]) -> str:
 
 def from_index(rows: pd.DataFrame, spec: TileSpec, source: str) -> list[Tile]:
     """Tiles of index rows, with the grid that their files should have."""
-    found = []
+    tiles = []
     for row in rows.drop_duplicates("path").itertuples():
         code = str(row.crs).removeprefix("EPSG:")
         if not (code.isdigit() and code[:3] in ("326", "327") and 1 <= int(code[3:]) <= 60):
@@ -162,8 +162,8 @@ def from_index(rows: pd.DataFrame, spec: TileSpec, source: str) -> list[Tile]:
             chunk_width=spec.chunk,
             chunk_height=spec.chunk,
         )
-        found.append(Tile(str(row.path), int(code), grid))
-    return found
+        tiles.append(Tile(str(row.path), int(code), grid))
+    return tiles
 
 
 def own(tiles: Iterable[Tile]) -> list[Tile]:
@@ -204,35 +204,35 @@ def foreign_pieces(pieces: Pieces, tiles: Sequence[Tile]) -> Pieces:
         epsg: shapely.union_all([tile.extent for tile in tiles if tile.epsg == epsg])
         for epsg in sorted({tile.epsg for tile in tiles})
     }
-    found: list[Pieces] = []
+    foreign: list[Pieces] = []
     for epsg in np.unique(pieces.epsg):
         west, east, over = _neighbours(int(epsg))
         if not {west, east, over} & held.keys():
             continue
-        own_zone = pieces.take(pieces.epsg == epsg)
+        here = pieces.take(pieces.epsg == epsg)
         extents = np.array([tile.grid.bounds for tile in tiles if tile.epsg == epsg]).reshape(-1, 4)
-        own_zone = own_zone.take(~boxes_covered(shapely.bounds(own_zone.geometry), extents))
+        here = here.take(~boxes_covered(shapely.bounds(here.geometry), extents))
         union = held.get(int(epsg), shapely.Polygon())
         shapely.prepare(union)
-        own_zone = own_zone.take(~shapely.covered_by(own_zone.geometry, union))
-        if not len(own_zone):
+        here = here.take(~shapely.covered_by(here.geometry, union))
+        if not len(here):
             continue
-        rest = areas(shapely.difference(areas(own_zone.geometry), union))
-        own_zone = Pieces(own_zone.zone, own_zone.epsg, rest).take(~shapely.is_empty(rest))
-        lonlat = Pieces(own_zone.zone, own_zone.epsg, _degrees(own_zone.geometry, int(epsg)))
-        centre = shapely.get_x(shapely.centroid(own_zone.geometry))
+        beyond = areas(shapely.difference(areas(here.geometry), union))
+        here = Pieces(here.zone, here.epsg, beyond).take(~shapely.is_empty(beyond))
+        lonlat = Pieces(here.zone, here.epsg, _degrees(here.geometry, int(epsg)))
+        centre = shapely.get_x(shapely.centroid(here.geometry))
         for half, order in ((centre < 500_000, (west, east, over)), (centre >= 500_000, (east, west, over))):
             left = lonlat.take(half)
             for neighbour in order:
                 if neighbour in held and len(left):
                     taken, left = _take_ground(left, neighbour, held[neighbour])
-                    found.append(taken)
-    if not found:
+                    foreign.append(taken)
+    if not foreign:
         return pieces.take(np.zeros(0, np.int64))
     joined = Pieces(
-        np.concatenate([p.zone for p in found]),
-        np.concatenate([p.epsg for p in found]),
-        np.concatenate([p.geometry for p in found]),
+        np.concatenate([p.zone for p in foreign]),
+        np.concatenate([p.epsg for p in foreign]),
+        np.concatenate([p.geometry for p in foreign]),
     )
     return joined.take(np.lexsort((joined.epsg, joined.zone)))
 

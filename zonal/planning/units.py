@@ -143,7 +143,7 @@ def touches(pieces: Outlines, tiles: Sequence[Tile]) -> Touches:
     stop = np.append(start[1:], len(order))
     run_epsg = epsg[start]
     runs = _union(bounds, start)
-    found = [np.zeros((3, 0), np.int64)]
+    touched = [np.zeros((3, 0), np.int64)]
     for number, tile in enumerate(tiles):
         near = np.flatnonzero((run_epsg == tile.epsg) & _meet(runs, tile.grid.bounds))
         if not len(near):
@@ -159,8 +159,8 @@ def touches(pieces: Outlines, tiles: Sequence[Tile]) -> Touches:
             rows, polygons = rows[real], owned[real].__getitem__
             boxes = shapely.bounds(owned[real])
         at, chunk = _chunks(polygons, boxes, row_group[rows], tile.grid)
-        found.append(_distinct(np.full(len(at), number), chunk, row_group[rows[at]])[0])
-    return Touches(*np.concatenate(found, axis=1))
+        touched.append(_distinct(np.full(len(at), number), chunk, row_group[rows[at]])[0])
+    return Touches(*np.concatenate(touched, axis=1))
 
 
 def _some(polygons: Callable[[Ints], Geometries], rows: Ints) -> Callable[[Ints], Geometries]:
@@ -236,8 +236,8 @@ def _chunks(
         np.minimum(np.maximum(edge, far), north) - hair,
     )
     if len(ask):
-        asked, again = np.unique(at[ask], return_inverse=True)
-        touched[ask] = shapely.intersects(polygons(asked)[again], cells)
+        rows, row_of = np.unique(at[ask], return_inverse=True)
+        touched[ask] = shapely.intersects(polygons(rows)[row_of], cells)
     return at[touched], chunk[touched]
 
 

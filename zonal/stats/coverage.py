@@ -55,10 +55,10 @@ class Coverage:
     @property
     def covering(self) -> npt.NDArray[np.bool_]:
         """bool[zones]: which of them cover any pixel, in full or in part."""
-        found = np.zeros(self.zones, bool)
-        found[self.span_zone] = True
-        found[self.edge_zone] = True
-        return found
+        covering = np.zeros(self.zones, bool)
+        covering[self.span_zone] = True
+        covering[self.edge_zone] = True
+        return covering
 
 
 def cover(

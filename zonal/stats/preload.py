@@ -32,13 +32,13 @@ def preload(*, every: bool = False) -> None:
     rules: tuple[Rule, ...] = ("fractional", "center")
     for kind in (np.int8, np.float64) if every else (np.int8,):
         values = np.ones((1, 2, 2), kind)
-        found = [
+        moments = [
             accumulate(
                 values, valid, cover(zones, grid, rule), zone=keys, piece=keys, tile=0, chunk=0, extremes=True
             )
             for rule in rules
         ]
-        concat(found).statistics(0, 2, ("mean", "std", "min", "max"))
+        concat(moments).statistics(0, 2, ("mean", "std", "min", "max"))
 
 
 if __name__ == "__main__":

@@ -48,19 +48,19 @@ def ask_exactextract(geometries: npt.NDArray[Any], kept: Offsets, grid: Grid) ->
     width, height = grid.width + 2, grid.height + 2
     blank = np.zeros((height, width), dtype=np.int8)
     raster = NumPyRasterSource(blank, xmin=-1, ymin=-1, xmax=grid.width + 1, ymax=grid.height + 1)
-    found = exact_extract(raster, zones, ["cell_id", "coverage"], include_cols=["zone"], output="pandas")
-    if len(found) == 0:
+    answer = exact_extract(raster, zones, ["cell_id", "coverage"], include_cols=["zone"], output="pandas")
+    if len(answer) == 0:
         return no_spans(), no_edges()
-    cells = [np.asarray(cell, dtype=np.int64) for cell in found["cell_id"]]
-    of_cell = np.repeat(found["zone"].to_numpy(dtype=np.int64), [cell.size for cell in cells])
+    cells = [np.asarray(cell, dtype=np.int64) for cell in answer["cell_id"]]
+    of_cell = np.repeat(answer["zone"].to_numpy(dtype=np.int64), [cell.size for cell in cells])
     row, col = np.divmod(np.concatenate(cells), width)
-    shares = np.concatenate([np.asarray(share, dtype=np.float64) for share in found["coverage"]])
+    fractions = np.concatenate([np.asarray(fraction, dtype=np.float64) for fraction in answer["coverage"]])
     inside = (row > 0) & (row < height - 1) & (col > 0) & (col < width - 1)
     size = grid.width * grid.height
     key = (of_cell * size + (row - 1) * grid.width + col - 1)[inside]
     # A pixel shared by several parts of a zone has the sum of their shares.
     key, same = np.unique(key, return_inverse=True)
-    weight = np.bincount(same, shares[inside], len(key)).astype(np.float64)
+    weight = np.bincount(same, fractions[inside], len(key)).astype(np.float64)
     zone, pixel = (key // size).astype(np.int32), (key % size).astype(np.int32)
     full = weight > 1 - TINY
     edge = ~full & (weight >= TINY)
@@ -69,9 +69,9 @@ def ask_exactextract(geometries: npt.NDArray[Any], kept: Offsets, grid: Grid) ->
     breaks = (np.diff(key) != 1) | (key[1:] % grid.width == 0)
     first = np.flatnonzero(np.concatenate([np.ones(min(1, key.size), dtype=bool), breaks]))
     length = np.diff(np.append(first, key.size)).astype(np.int32)
-    span, part = np.flatnonzero(full)[first], np.flatnonzero(edge)
+    span_at, edge_at = np.flatnonzero(full)[first], np.flatnonzero(edge)
     # Both come zone by zone so far; a row's zones keep that order.
-    row = np.argsort(pixel[span] // grid.width, kind="stable")
-    span, length = span[row], length[row]
-    part = part[np.argsort(pixel[part] // grid.width, kind="stable")]
-    return (zone[span], pixel[span], length), (zone[part], pixel[part], weight[part])
+    row = np.argsort(pixel[span_at] // grid.width, kind="stable")
+    span_at, length = span_at[row], length[row]
+    edge_at = edge_at[np.argsort(pixel[edge_at] // grid.width, kind="stable")]
+    return (zone[span_at], pixel[span_at], length), (zone[edge_at], pixel[edge_at], weight[edge_at])

@@ -313,16 +313,16 @@ class Cog:
         if padded:  # some writers store the last strip whole
             target = np.empty(layout.block_height * out[0].nbytes, np.uint8)
         if layout.codec == "zstd":
-            found = len(imagecodecs.zstd_decode(block, out=target.data))
+            length = len(imagecodecs.zstd_decode(block, out=target.data))
         elif layout.codec == "deflate":
-            found = len(imagecodecs.deflate_decode(block, out=target.data))
+            length = len(imagecodecs.deflate_decode(block, out=target.data))
         else:
-            found = len(block)
-            target[:found] = np.frombuffer(block, np.uint8)
-        if padded and found in (out.nbytes, target.size):
+            length = len(block)
+            target[:length] = np.frombuffer(block, np.uint8)
+        if padded and length in (out.nbytes, target.size):
             out.reshape(-1).view(np.uint8)[:] = target[: out.nbytes]
-        elif found != target.size:
-            raise ValueError(f"{found} bytes instead of {out.nbytes}")
+        elif length != target.size:
+            raise ValueError(f"{length} bytes instead of {out.nbytes}")
         if not layout.dtype.isnative:
             out.byteswap(inplace=True)
         if layout.predictor == 2:

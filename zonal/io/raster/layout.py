@@ -186,15 +186,15 @@ def _nodata(tags: Directory, dtype: np.dtype[Any]) -> str | None:
 
 def _dtype(tags: Directory, bands: int) -> np.dtype[Any]:
     bits, formats = tags.wholes(Tag.BITS), tags.wholes(Tag.SAMPLE_FORMAT)
-    found = []
+    both = []
     for values, default in ((bits, 1), (formats, 1)):
         values = np.array([default]) if values is None else values
         if values.size not in (1, bands):
             raise damaged(tags.name, f"{values.size} sample sizes or formats for {bands} bands")
         if (values != values[0]).any():
             raise unsupported(tags.name, "bands of different types", "one type for all bands")
-        found.append(int(values[0]))
-    size, kind = found
+        both.append(int(values[0]))
+    size, kind = both
     if (kind in (1, 2) and size in (8, 16, 32, 64)) or (kind == 3 and size in (32, 64)):
         return np.dtype(f"{tags.order}{_KINDS[kind]}{size // 8}")
     raise unsupported(
@@ -205,9 +205,9 @@ def _dtype(tags: Directory, bands: int) -> np.dtype[Any]:
 def _table(tags: Directory, code: int, planes: int, blocks: int) -> npt.NDArray[np.uint64]:
     values = tags.wholes(code)
     if values is None or values.dtype.kind != "u" or values.size != planes * blocks:
-        found = "none" if values is None else values.size
+        entries = "none" if values is None else values.size
         raise damaged(
-            tags.name, f"tag {code} should hold {planes * blocks} entries, one a block, but holds {found}"
+            tags.name, f"tag {code} should hold {planes * blocks} entries, one a block, but holds {entries}"
         )
     return values.astype(np.uint64).reshape(planes, blocks)
 

@@ -143,9 +143,9 @@ def _check_nodata(raster: Raster, expected: float) -> None:
             continue  # the rule itself says what nodata is
         # A float32 file states the catalog's decimal number as the nearest float32.
         if stated is None or not np.isclose(stated, expected, rtol=1e-6, atol=0, equal_nan=True):
-            said = "no nodata" if stated is None else f"nodata {stated:g}"
+            statement = "no nodata" if stated is None else f"nodata {stated:g}"
             raise InputError(
-                f"tile {raster.name}: band {band} states {said}, the catalog says {expected:g}; "
+                f"tile {raster.name}: band {band} states {statement}, the catalog says {expected:g}; "
                 "correct the one that is wrong"
             )
 

@@ -76,12 +76,12 @@ def unsupported(name: str, what: str, expected: str) -> InputError:
 
 
 class _Window:
-    """The parts of a file read so far; a small read fetches what surrounds it."""
+    """The blocks of a file read so far; a small read fetches what surrounds it."""
 
     def __init__(self, blob: Blob, size: int) -> None:
         self.blob = blob
         self.size = size
-        self.parts: list[tuple[int, bytes]] = []
+        self.blocks: list[tuple[int, bytes]] = []
 
     def check(self, offset: int, length: int, what: str) -> None:
         if offset + length > self.size:
@@ -91,28 +91,25 @@ class _Window:
             )
 
     def held(self, offset: int, length: int) -> bytes | None:
-        for start, part in self.parts:
-            if start <= offset and offset + length <= start + len(part):
-                return part[offset - start : offset - start + length]
+        for start, data in self.blocks:
+            if start <= offset and offset + length <= start + len(data):
+                return data[offset - start : offset - start + length]
         return None
 
     def get(self, offset: int, length: int, what: str) -> bytes:
         self.check(offset, length, what)
-        found = self.held(offset, length)
-        if found is None:
-            (part,) = self.blob.read([(offset, min(max(length, HEAD), self.size - offset))])
-            self.parts.append((offset, part))
-            found = part[:length]
-        return found
+        data = self.held(offset, length)
+        if data is None:
+            (data,) = self.blob.read([(offset, min(max(length, HEAD), self.size - offset))])
+            self.blocks.append((offset, data))
+        return data[:length]
 
     def get_all(self, wanted: list[tuple[int, int]]) -> list[bytes]:
         """Read checked ranges, those not held yet together."""
-        found = [self.held(*item) for item in wanted]
-        missing = [i for i, item in enumerate(found) if item is None]
-        if missing:
-            for i, part in zip(missing, self.blob.read([wanted[i] for i in missing]), strict=True):
-                found[i] = part
-        return [item for item in found if item is not None]
+        held = [self.held(offset, length) for offset, length in wanted]
+        missing = [at for at, data in zip(wanted, held, strict=True) if data is None]
+        fetched = iter(self.blob.read(missing) if missing else ())
+        return [next(fetched) if data is None else data for data in held]
 
 
 class Directory:
@@ -145,8 +142,8 @@ class Directory:
                 raise damaged(self.name, f"its tags claim more than {_MAX_ARRAYS} bytes")
             long.append((code, offset, length, stored))
         values = window.get_all([(offset, length) for _, offset, length, _ in long])
-        for (code, _, _, stored), part in zip(long, values, strict=True):
-            self.tags[code] = _native(part, stored)
+        for (code, _, _, stored), data in zip(long, values, strict=True):
+            self.tags[code] = _native(data, stored)
 
     def _entries(self, offset: int) -> tuple[list[tuple[int, int, int, bytes]], int]:
         """Return (code, type, count, value bytes) of a directory's tags and the offset of the next one."""
@@ -231,6 +228,6 @@ def _header(name: str, head: bytes) -> tuple[str, bool, int]:
     raise damaged(name, f"has the TIFF version {magic}, expected 42 or 43")
 
 
-def _native(part: bytes, stored: str) -> npt.NDArray[Any]:
-    values = np.frombuffer(part, stored)
+def _native(data: bytes, stored: str) -> npt.NDArray[Any]:
+    values = np.frombuffer(data, stored)
     return values.astype(values.dtype.newbyteorder("="), copy=False)

@@ -122,10 +122,10 @@ class Cache:
         long_ago = time.time() - _ABANDONED
         for path in Path(self.folder).glob("[0-9a-f][0-9a-f]/*.zonal-*"):
             with suppress(FileNotFoundError):  # another process prunes, too
-                found = path.stat()
+                stat = path.stat()
                 if path.suffix == _ENTRY:
-                    yield found.st_mtime_ns, _units(found.st_size), path
-                elif path.suffix == _DRAFT and found.st_mtime < long_ago:
+                    yield stat.st_mtime_ns, _units(stat.st_size), path
+                elif path.suffix == _DRAFT and stat.st_mtime < long_ago:
                     path.unlink(missing_ok=True)
 
 

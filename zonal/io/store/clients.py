@@ -121,15 +121,15 @@ async def _check_answer(response: Any) -> None:
 
 def _wrong_range(asked: str, status: int, stated: str) -> OSError | None:
     """Compare an answer's status and Content-Range with the Range header that was sent."""
-    wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", asked)
-    if wanted is None:
+    request = re.fullmatch(r"bytes=(\d+)-(\d+)", asked)
+    if request is None:
         return None
     if status != HTTPStatus.PARTIAL_CONTENT:
         return WrongRangeError(f"the server ignores byte ranges (HTTP {status} in place of 206)")
-    got = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", stated.strip())
-    if got and got[3] != "*" and int(wanted[2]) >= int(got[3]):
+    answer = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", stated.strip())
+    if answer and answer[3] != "*" and int(request[2]) >= int(answer[3]):
         return PastEndError(stated)
-    if stated and (got is None or (got[1], got[2]) != (wanted[1], wanted[2])):
+    if stated and (answer is None or (answer[1], answer[2]) != (request[1], request[2])):
         return WrongRangeError(f"the server answered with {stated!r}")
     return None
 

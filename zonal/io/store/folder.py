@@ -119,27 +119,27 @@ class Folder:
         fs = self.filesystem
         fs.invalidate_cache(self.path(sub))
         try:
-            found = self._done("read", lambda: fs.ls(self.path(sub), detail=False))
+            paths = self._done("read", lambda: fs.ls(self.path(sub), detail=False))
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return sorted(str(path).rstrip("/").rsplit("/", 1)[-1] for path in found)
+        return sorted(str(path).rstrip("/").rsplit("/", 1)[-1] for path in paths)
 
     def entries(self, sub: str = "") -> dict[str, Entry]:
         """List the files inside, or inside a folder inside, by name; empty where there is none."""
         fs = self.filesystem
         fs.invalidate_cache(self.path(sub))
         try:
-            found = self._done("read", lambda: fs.ls(self.path(sub), detail=True))
+            listing = self._done("read", lambda: fs.ls(self.path(sub), detail=True))
         except (FileNotFoundError, NotADirectoryError):
             return {}
-        files = [info for info in found if info["type"] == "file"]
+        files = [info for info in listing if info["type"] == "file"]
         return {str(i["name"]).rsplit("/", 1)[-1]: Entry(int(i["size"] or 0), _written(i)) for i in files}
 
     def below(self) -> list[str]:
         """Files of the folder and of all folders inside, by path from here."""
         root = self.path()
-        found = self._done("read", lambda: self.filesystem.find(root))
-        return sorted(str(path)[len(root) :].lstrip("/") for path in found)
+        paths = self._done("read", lambda: self.filesystem.find(root))
+        return sorted(str(path)[len(root) :].lstrip("/") for path in paths)
 
     def read(self, name: str) -> bytes:
         """Read a whole file."""
@@ -238,10 +238,10 @@ class Folder:
             except (TypeError, ValueError, NotImplementedError):  # a client that does not know the mode
                 self.write(name, data)
             except Exception as error:
-                said = clients.explain(error)
-                if said.startswith(("HTTP 409", "HTTP 412")):  # a conflict, or in MinIO's words
+                reason = clients.explain(error)
+                if reason.startswith(("HTTP 409", "HTTP 412")):  # a conflict, or in MinIO's words
                     return is_ours()
-                if not said.startswith(("HTTP 400", "HTTP 501")):
+                if not reason.startswith(("HTTP 400", "HTTP 501")):
                     raise
                 self.write(name, data)  # a server that does not know the condition
             return True
@@ -319,8 +319,8 @@ class Folder:
             return
         root = Path(self.path())
         for path in [path for place in places for path in root.glob(f"{place}.*.tmp")]:
-            found = re.fullmatch(r"\.(.+)\.[0-9a-f]{32}\.tmp", path.name)
-            if found and ours(path.with_name(found[1]).relative_to(root).as_posix()):
+            draft = re.fullmatch(r"\.(.+)\.[0-9a-f]{32}\.tmp", path.name)
+            if draft and ours(path.with_name(draft[1]).relative_to(root).as_posix()):
                 with writable(self.shown()):
                     path.unlink(missing_ok=True)
 

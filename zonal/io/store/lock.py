@@ -155,12 +155,12 @@ class Lock:
         LockedError
             If a live process holds it, or another was faster.
         """
-        held = Holder.of(self.folder)
-        if held is not None and not self._may_have(held):
-            tell(f"{self.folder.shown()} is held by {held}; watching it for {MISSED * held.every:.0f} s")
-            held = self._watch(held)
+        holder = Holder.of(self.folder)
+        if holder is not None and not self._may_have(holder):
+            tell(f"{self.folder.shown()} is held by {holder}; watching it for {MISSED * holder.every:.0f} s")
+            holder = self._watch(holder)
         started = time.monotonic()
-        if held is None:
+        if holder is None:
             self.folder.claim(LOCK, self._written())
         else:
             self.folder.write(LOCK, self._written(), durable=False)
@@ -171,31 +171,31 @@ class Lock:
         self._seen = started
         threading.Thread(target=self._live, name="zonal-lock", daemon=True).start()
 
-    def _may_have(self, held: Holder) -> bool:
+    def _may_have(self, holder: Holder) -> bool:
         """Whether to take a lock over at once, and not after it was watched; LockedError where neither."""
         owner = self._facts["owner"]
-        if held.facts.get("session") != RUN_ID and owner and held.facts.get("owner") == owner:
+        if holder.facts.get("session") != RUN_ID and owner and holder.facts.get("owner") == owner:
             return True
-        if held.dead:
+        if holder.dead:
             return True
-        if held.fresh:
-            raise self._in_use(held)
+        if holder.fresh:
+            raise self._in_use(holder)
         return False
 
-    def _watch(self, held: Holder) -> Holder | None:
+    def _watch(self, holder: Holder) -> Holder | None:
         """See for three beats, by no clock but our own, that a lock does not change; None if it goes away."""
         begun = time.monotonic()
-        while time.monotonic() - begun < MISSED * held.every:
-            time.sleep(held.every / 4)
+        while time.monotonic() - begun < MISSED * holder.every:
+            time.sleep(holder.every / 4)
             now = Holder.of(self.folder)
             if now is None:
                 return None
-            if now.data != held.data:
+            if now.data != holder.data:
                 raise self._in_use(now)
-        return held
+        return holder
 
-    def _in_use(self, held: Holder) -> LockedError:
-        return LockedError(f"{self.folder.shown()} is in use by {held}; try again when it has ended")
+    def _in_use(self, holder: Holder) -> LockedError:
+        return LockedError(f"{self.folder.shown()} is in use by {holder}; try again when it has ended")
 
     def check(self) -> None:
         """Raise LockedError if the lock is known to be lost; ask the store only after three beats."""
@@ -224,9 +224,9 @@ class Lock:
             if self.lost is not None:
                 raise self.lost
             started = time.monotonic()
-            held = Holder.of(self.folder)
-            if held is None or not self._is_mine(held):
-                what = f"was taken over by {held}" if held else "was unlocked by somebody"
+            holder = Holder.of(self.folder)
+            if holder is None or not self._is_mine(holder):
+                what = f"was taken over by {holder}" if holder else "was unlocked by somebody"
                 self.lost = LockedError(f"{self.folder.shown()} {what}; nothing more is written")
                 raise self.lost
             self.folder.write(LOCK, self._written(), durable=False)
@@ -240,8 +240,8 @@ class Lock:
         if not self._writing.acquire(timeout=self.beat):
             return  # the thread is stuck in the store, and so would we be
         try:
-            held = Holder.of(self.folder)
-            if self.lost is None and held is not None and self._is_mine(held):
+            holder = Holder.of(self.folder)
+            if self.lost is None and holder is not None and self._is_mine(holder):
                 self.folder.remove(LOCK)
             self.lost = LockedError(f"{self.folder.shown()} is not locked any more")
         finally:
@@ -252,8 +252,8 @@ class Lock:
             with contextlib.suppress(Exception):  # a store that is away may come back; `check` counts
                 self.confirm()
 
-    def _is_mine(self, held: Holder) -> bool:
-        return bool(held.facts.get("holder") == self._facts["holder"])
+    def _is_mine(self, holder: Holder) -> bool:
+        return bool(holder.facts.get("holder") == self._facts["holder"])
 
     def _written(self) -> bytes:
         self._count += 1

@@ -278,10 +278,10 @@ class Blob:
         self._count(requests=1)
         try:
             if self.local:
-                found = Path(self.path).stat()
+                stat = Path(self.path).stat()
                 if not Path(self.path).is_file():
                     return IsADirectoryError(self.path)
-                return FileStat(found.st_size, str(found.st_mtime_ns))
+                return FileStat(stat.st_size, str(stat.st_mtime_ns))
             self._fs.invalidate_cache(self.path)  # a listing kept by the client would answer with the past
             info = self._fs.info(self.path)
         except Exception as exc:
@@ -326,8 +326,8 @@ class Blob:
                 elif isinstance(again, Exception):
                     answers[at] = again
         self._keep(todo, answers)
-        coming = iter(answers)
-        return [next(coming) if data is None else data for data in kept]
+        fetched = iter(answers)
+        return [next(fetched) if data is None else data for data in kept]
 
     def _kept(self, request: Merged) -> bytes | None:
         """Return what the cache has of the file that this is known to be."""
@@ -360,23 +360,23 @@ class Blob:
         starts = [request.start for request in requests]
         ends = [request.end for request in requests]
         try:
-            found = self._fs.cat_ranges(
+            results = self._fs.cat_ranges(
                 [self.path] * len(requests), starts, ends, on_error="return", batch_size=IN_FLIGHT
             )
         except Exception as exc:
-            found = [exc] * len(requests)
+            results = [exc] * len(requests)
         answers: list[bytes | Exception] = []
-        for request, answer in zip(requests, found, strict=True):
+        for request, answer in zip(requests, results, strict=True):
             if isinstance(answer, Exception):
                 answers.append(answer)
             elif isinstance(answer, BaseException):  # a cancelled task, or Ctrl-C in the client's thread
                 raise answer
             elif len(answer) != request.end - request.start:
-                wanted = request.end - request.start
-                answers.append(OSError(f"{len(answer)} bytes came instead of {wanted}"))
+                length = request.end - request.start
+                answers.append(OSError(f"{len(answer)} bytes came instead of {length}"))
             else:
                 answers.append(bytes(answer))
-        received = sum(len(answer) for answer in found if not isinstance(answer, BaseException))
+        received = sum(len(answer) for answer in results if not isinstance(answer, BaseException))
         self._count(requests=len(requests), received=received)
         return answers
 

@@ -198,12 +198,12 @@ def _write_vector(table: FinishedTable, names: Sequence[str], draft: Path, to: s
 def _converted(values: Any, field: Any, name: str, to: str) -> Any:
     """Return values in the type of a field, or say which of them the format cannot hold."""
     try:
-        found = values.cast(field.type, safe=pa.types.is_unsigned_integer(values.type))
+        converted = values.cast(field.type, safe=pa.types.is_unsigned_integer(values.type))
     except pa.ArrowInvalid as error:
         raise InputError(f"{name}: column {field.name!r} does not fit into {to}: {error}") from None
-    if pa.types.is_string(found.type) and pc.any(pc.match_substring(found, "\0")).as_py():
+    if pa.types.is_string(converted.type) and pc.any(pc.match_substring(converted, "\0")).as_py():
         raise InputError(f"{name}: column {field.name!r} has NUL in a text, where {to} would end it; use csv")
-    return found
+    return converted
 
 
 def _any_empty(table: FinishedTable, geometry: str) -> bool:
@@ -235,7 +235,7 @@ def _promoted(wkb: Any) -> Any:
     single = np.isin(shapely.get_type_id(shapes), [0, 1, 3])
     several = {0: shapely.multipoints, 1: shapely.multilinestrings, 3: shapely.multipolygons}
     for kind in np.unique(shapely.get_type_id(shapes[single])):
-        these = shapely.get_type_id(shapes) == kind
-        parts, index = shapely.get_parts(shapes[these]), np.arange(int(these.sum()))
-        shapes[these] = several[int(kind)](parts, indices=index)
+        of_kind = shapely.get_type_id(shapes) == kind
+        parts, index = shapely.get_parts(shapes[of_kind]), np.arange(int(of_kind.sum()))
+        shapes[of_kind] = several[int(kind)](parts, indices=index)
     return pa.array(shapely.to_wkb(shapes), pa.binary())

@@ -33,7 +33,7 @@ BATCH = 10_000
 _STATE = re.compile(r"/state=(\w+)/[^/]+$")
 
 
-class _Piece(Protocol):
+class _TableFile(Protocol):
     """One file of a table."""
 
     @property
@@ -79,7 +79,7 @@ class FinishedTable:
     zone_id: str | None
     geo: GeometryColumn | None
     about: dict[str, Any] | None = field(repr=False)
-    _pieces: tuple[_Piece, ...] = field(repr=False)
+    _files: tuple[_TableFile, ...] = field(repr=False)
 
     def __post_init__(self) -> None:
         names = self.schema.names
@@ -90,26 +90,26 @@ class FinishedTable:
     @property
     def rows(self) -> int:
         """Number of rows."""
-        return sum(piece.rows for piece in self._pieces)
+        return sum(file.rows for file in self._files)
 
     def read(self, columns: Sequence[str]) -> pa.Table:
         """Read some columns of all rows, in the order of the files."""
         schema = pa.schema([self.schema.field(name) for name in columns])
-        return pa.concat_tables([_fitted(piece.read(columns), schema) for piece in self._pieces])
+        return pa.concat_tables([_fitted(file.read(columns), schema) for file in self._files])
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Read some columns a few thousand rows at a time, in the order of the files."""
         schema = pa.schema([self.schema.field(name) for name in columns])
-        for piece in self._pieces:
-            for table in piece.batches(columns):
+        for file in self._files:
+            for table in file.batches(columns):
                 yield from _fitted(table, schema).combine_chunks().to_batches()
 
     def by_state(self) -> dict[str | None, FinishedTable]:
         """Take a dataset apart by the folders ``state=XX`` of its files; another table is one, under None."""
-        found: dict[str | None, list[_Piece]] = {}
-        for piece in self._pieces:
-            found.setdefault(piece.state, []).append(piece)
-        return {state: replace(self, _pieces=tuple(pieces)) for state, pieces in found.items()}
+        files_of: dict[str | None, list[_TableFile]] = {}
+        for file in self._files:
+            files_of.setdefault(file.state, []).append(file)
+        return {state: replace(self, _files=tuple(files)) for state, files in files_of.items()}
 
 
 def load_table(place: str, options: Mapping[str, Any] | None = None) -> FinishedTable:
@@ -134,8 +134,8 @@ def load_table(place: str, options: Mapping[str, Any] | None = None) -> Finished
     if local and not Path(place).exists():
         raise InputError(f"{name}: no such file or folder")
     if lower.endswith(CSV) and not (local and Path(place).is_dir()):
-        piece = _CsvPiece.open(place, options, "\t" if lower.endswith(".tsv") else ",")
-        return FinishedTable(name, place, local, piece.schema, None, None, None, (piece,))
+        file = _CsvFile.open(place, options, "\t" if lower.endswith(".tsv") else ",")
+        return FinishedTable(name, place, local, file.schema, None, None, None, (file,))
     if (local and Path(place).is_file()) or (not local and lower.endswith(PARQUET)):
         return _of_parquet(name, place, [Blob(place, options)], local)
     folder = Folder(place.rstrip("/"), options or {})
@@ -164,8 +164,8 @@ def _parquet_files(folder: Folder) -> list[str]:
 
 
 def _of_parquet(name: str, place: str, blobs: Sequence[Blob], local: bool) -> FinishedTable:
-    pieces = tuple(_ParquetPiece.open(blob) for blob in blobs)
-    schemas = [piece.schema for piece in pieces]
+    files = tuple(_ParquetFile.open(blob) for blob in blobs)
+    schemas = [file.schema for file in files]
     try:
         schema = pa.unify_schemas(
             [schema.remove_metadata() for schema in schemas], promote_options="permissive"
@@ -180,7 +180,7 @@ def _of_parquet(name: str, place: str, blobs: Sequence[Blob], local: bool) -> Fi
     zone_id = (about or {}).get("zone_id")
     known = zone_id if isinstance(zone_id, str) and zone_id in schema.names else None
     plain = pa.schema([pa.field(f.name, _plain(f.type), f.nullable) for f in schema])
-    return FinishedTable(name, place, local, plain, known, geo, about, pieces)
+    return FinishedTable(name, place, local, plain, known, geo, about, files)
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
@@ -200,13 +200,13 @@ def _about(schema: pa.Schema) -> dict[str, Any] | None:
 
 
 @dataclass(frozen=True)
-class _ParquetPiece:
+class _ParquetFile:
     blob: Blob
     size: int
     metadata: Any
 
     @classmethod
-    def open(cls, blob: Blob) -> _ParquetPiece:
+    def open(cls, blob: Blob) -> _ParquetFile:
         size = blob.stat().size
         try:
             return cls(blob, size, pq.ParquetFile(Seekable(blob, size)).metadata)
@@ -215,8 +215,8 @@ class _ParquetPiece:
 
     @property
     def state(self) -> str | None:
-        found = _STATE.search(self.blob.name)
-        return found[1] if found else None
+        match = _STATE.search(self.blob.name)
+        return match[1] if match else None
 
     @property
     def rows(self) -> int:
@@ -247,11 +247,11 @@ class _ParquetPiece:
 
 
 @dataclass(frozen=True)
-class _CsvPiece:
+class _CsvFile:
     table: pa.Table
 
     @classmethod
-    def open(cls, place: str, options: Mapping[str, Any] | None, delimiter: str) -> _CsvPiece:
+    def open(cls, place: str, options: Mapping[str, Any] | None, delimiter: str) -> _CsvFile:
         blob = Blob(place, options)
         (data,) = blob.read([(0, blob.stat().size)])
         source: Any = pa.BufferReader(data)
@@ -285,7 +285,7 @@ class _CsvPiece:
 
 
 def _fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Give a piece's columns the types of the whole; what it lacks is null."""
+    """Give a file's columns the types of the whole; what it lacks is null."""
     columns = [
         table[f.name].cast(f.type) if f.name in table.column_names else pa.nulls(len(table), f.type)
         for f in schema

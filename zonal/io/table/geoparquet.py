@@ -125,7 +125,7 @@ def geometry_columns(polygons: npt.NDArray[np.object_]) -> tuple[pa.Array, pa.Ar
 def wkb(polygons: npt.NDArray[np.object_]) -> pa.Array:
     """Return polygons as WKB, some at a time: other threads wait for the interpreter meanwhile."""
     slices = [polygons[start : start + SLICE] for start in range(0, len(polygons), SLICE)]
-    return pa.chunked_array([pa.array(shapely.to_wkb(some), pa.binary()) for some in slices], pa.binary())
+    return pa.chunked_array([pa.array(shapely.to_wkb(few), pa.binary()) for few in slices], pa.binary())
 
 
 def metadata(
@@ -260,20 +260,20 @@ def _kind(head: bytes) -> tuple[int, int, int, Literal["little", "big"]]:
 
 def _is_deep(wkb: bytes) -> bool:
     """Walk over WKB without following it; bytes that are none are left to GEOS, which says so."""
-    at, coming = 0, [1]  # geometries that are still to come on each level
-    while coming:
-        if not coming[-1]:
-            coming.pop()
+    at, left = 0, [1]  # geometries that are still to come on each level
+    while left:
+        if not left[-1]:
+            left.pop()
             continue
         if at + 5 > len(wkb):
             return False
-        coming[-1] -= 1
+        left[-1] -= 1
         kind, point, srid, order = _kind(wkb[at : at + 5])
         at += 5 + srid
         count = int.from_bytes(wkb[at : at + 4], order)
         if kind in _NESTING:
-            coming.append(count)
-            if len(coming) > DEEPEST + 1:
+            left.append(count)
+            if len(left) > DEEPEST + 1:
                 return True
         elif kind in _LINES:
             at += count * point

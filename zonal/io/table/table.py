@@ -190,12 +190,12 @@ def merge_parts(
     counts = {f"{band}_count" for band in columns.bands if "count" not in columns.stats}
     schemas = [_schema(folder, part) for part in parts]
     differ = False
-    for part, own in zip(parts, schemas, strict=True):
-        if found := [name for name in own.names if name in counts]:
-            table = _read(folder, part, [*found, "pixel_count"])
-            differ |= any(not table[name].equals(table["pixel_count"]) for name in found)
+    for part, names in zip(parts, (schema.names for schema in schemas), strict=True):
+        if present := [name for name in names if name in counts]:
+            table = _read(folder, part, [*present, "pixel_count"])
+            differ |= any(not table[name].equals(table["pixel_count"]) for name in present)
     schema = pa.schema([f for f in schemas[-1] if differ or f.name not in counts])
-    meta = geoparquet.metadata(crs, *geoparquet.joint_extent(own.metadata for own in schemas)) | _about(about)
+    meta = geoparquet.metadata(crs, *geoparquet.joint_extent(s.metadata for s in schemas)) | _about(about)
     with target.create(name) as path, geoparquet.writer(path, schema, meta) as out:
         for table in _regrouped((_read(folder, part, schema.names) for part in parts), TABLE_ROW_GROUP):
             out.write_table(table, row_group_size=TABLE_ROW_GROUP)
@@ -203,17 +203,17 @@ def merge_parts(
 
 def _regrouped(tables: Iterator[pa.Table], size: int) -> Iterator[pa.Table]:
     """Rows in the same order, `size` at a time (the last ones fewer)."""
-    held: list[pa.Table] = []
+    waiting: list[pa.Table] = []
     rows = 0
     for table in tables:
-        held.append(table)
+        waiting.append(table)
         rows += len(table)
         while rows >= size:
-            joined = pa.concat_tables(held)
+            joined = pa.concat_tables(waiting)
             yield joined.slice(0, size).combine_chunks()
-            held, rows = [joined.slice(size)], rows - size
+            waiting, rows = [joined.slice(size)], rows - size
     if rows:
-        yield pa.concat_tables(held).combine_chunks()
+        yield pa.concat_tables(waiting).combine_chunks()
 
 
 def _schema(folder: Folder, name: str) -> pa.Schema:

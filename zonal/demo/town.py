@@ -217,19 +217,19 @@ def _draw_blocks(rng: np.random.Generator) -> gpd.GeoDataFrame:
 
 
 def _zones(blocks: gpd.GeoDataFrame, block_at: Ints, use: Ints, rng: np.random.Generator) -> gpd.GeoDataFrame:
-    """Give each block census-like attributes that follow its share of every land use."""
+    """Give each block census-like attributes that follow how much of it has each land use."""
     inside = block_at >= 0
     cells = np.bincount(block_at[inside] * 7 + use[inside], minlength=7 * len(blocks)).reshape(-1, 7)
-    share = (cells / np.maximum(cells.sum(axis=1, keepdims=True), 1))[blocks["parent"]]
+    of_use = (cells / np.maximum(cells.sum(axis=1, keepdims=True), 1))[blocks["parent"]]
     geometry = shapely.orient_polygons(shapely.transform(blocks.geometry.to_numpy(), _to_degrees))
     geod = Geod(ellps="GRS80")
     area = np.array([geod.geometry_area_perimeter(polygon)[0] for polygon in geometry])
-    water = np.rint(area * share[:, WATER])
-    land = np.where(share[:, WATER] == 1, 0, np.rint(area) - water)
-    homes = rng.poisson(land / 1e4 * (share @ HOMES_PER_HA) * np.exp(0.5 * blocks["character"]))
+    water = np.rint(area * of_use[:, WATER])
+    land = np.where(of_use[:, WATER] == 1, 0, np.rint(area) - water)
+    homes = rng.poisson(land / 1e4 * (of_use @ HOMES_PER_HA) * np.exp(0.5 * blocks["character"]))
     crowd = 0.93 * np.clip(rng.normal(1, 0.08, len(blocks)), 0.7, 1.3)
-    urban = share[:, [DOWNTOWN, SUBURB, INDUSTRY, PARK]].sum(axis=1) > 0.5
-    people = np.rint(homes * crowd * (share @ PEOPLE_PER_HOME))
+    urban = of_use[:, [DOWNTOWN, SUBURB, INDUSTRY, PARK]].sum(axis=1) > 0.5
+    people = np.rint(homes * crowd * (of_use @ PEOPLE_PER_HOME))
     ids = blocks["GEOID20"]
     columns = {"STATEFP20": ids.str[:2], "COUNTYFP20": ids.str[2:5], "TRACTCE20": ids.str[5:11]}
     columns |= {"BLOCKCE20": ids.str[11:], "GEOID20": ids, "UR20": np.where(urban, "U", "R")}

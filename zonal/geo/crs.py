@@ -27,7 +27,7 @@ Points = npt.NDArray[np.float64]
 CHORD = 0.1
 """Metres by which an edge may leave its true course through all its reprojections together."""
 
-MOST_PARTS = 100_000
+MOST_SEGMENTS = 100_000
 """An edge is never cut into more: a bound for hostile input, far above any real edge."""
 MOST_VERTICES = 20_000_000
 """A polygon whose edges ask for more is refused: another such bound."""
@@ -129,7 +129,7 @@ def reproject(geometries: Geometries, source: str, target: str, chord: float = C
         Largest distance allowed between an edge's true image and its chord,
         metres. The deviation at the midpoint is measured; for the smooth
         curves that projections make of short edges it falls with the square
-        of the number of parts.
+        of the number of segments.
     """
     if (
         source == target
@@ -192,7 +192,7 @@ def _bend(
 
 
 def _densify(geometry: shapely.Geometry, transformer: Transformer, limit: float) -> shapely.Geometry:
-    """Project one polygon with each edge cut into as many parts as its own bend asks for."""
+    """Project one polygon with each edge cut into as many segments as its own bend asks for."""
 
     def ring(line: shapely.Geometry) -> shapely.Geometry:
         points = shapely.get_coordinates(line)
@@ -200,15 +200,15 @@ def _densify(geometry: shapely.Geometry, transformer: Transformer, limit: float)
         start, end = points[:-1], points[1:]
         away = _bend(start, end, image[:-1], image[1:], transformer)
         away[~np.isfinite(away)] = 0  # of an edge too short to be looked at
-        count = np.clip(np.ceil(np.sqrt(away / limit)), 1, MOST_PARTS).astype(np.int64)
+        count = np.clip(np.ceil(np.sqrt(away / limit)), 1, MOST_SEGMENTS).astype(np.int64)
         if count.sum() > MOST_VERTICES:
             raise InputError(
                 f"a zone has edges so long that they would need {count.sum():,} vertices; cut it"
             )
         edge = np.repeat(np.arange(len(count)), count)
         step = np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count)
-        share = (step / count[edge])[:, None]
-        dense = np.vstack([start[edge] * (1 - share) + end[edge] * share, points[-1:]])
+        along = (step / count[edge])[:, None]
+        dense = np.vstack([start[edge] * (1 - along) + end[edge] * along, points[-1:]])
         return shapely.linearrings(_transformed(dense, transformer))
 
     polygons = [

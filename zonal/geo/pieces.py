@@ -1,4 +1,4 @@
-"""The pieces of zones that lie in one CRS each: shares of UTM zones, or of a raster's one CRS.
+"""The pieces of zones that lie in one CRS each: in a UTM zone, or in a raster's one CRS.
 
 Knows polygons and CRSs; knows neither rasters nor the columns of a zone.
 """
@@ -23,7 +23,7 @@ MARGIN = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Pieces:
-    """Zones' shares of UTM zones (or of a raster's one CRS), in that CRS; p pieces.
+    """What of zones lies in each UTM zone (or in a raster's one CRS), in that CRS; p pieces.
 
     Parameters
     ----------
@@ -166,10 +166,10 @@ def _strips(
             for below in (False, True):
                 west = number * 6 - 180
                 box = shapely.box(west, -90 if below else 0, west + 6, 0 if below else 90)
-                share = polygonal(shapely.intersection(polygon, box))
-                if not share.is_empty:
+                piece = polygonal(shapely.intersection(polygon, box))
+                if not piece.is_empty:
                     zone.append(rows[[at]])
                     strip.append(np.array([number]))
                     south.append(np.array([below]))
-                    cut.append(np.array([share], dtype=object))
+                    cut.append(np.array([piece], dtype=object))
     return np.concatenate(zone), np.concatenate(strip), np.concatenate(south), np.concatenate(cut)

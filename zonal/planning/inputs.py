@@ -185,10 +185,10 @@ class RasterInput:
                 ) from None
             return located(tile, raster), raster.stat, raster
 
-        pool = ThreadPoolExecutor(OPENING)
+        pool = ThreadPoolExecutor(OPENING)  # not as a context: it would wait for all of them
         try:
             return [opened for opened in pool.map(check, tiles) if opened is not None]
-        finally:  # on an error or Ctrl-C nobody waits for the others, which may wait for the network
+        finally:  # on an error or Ctrl-C, too: the others may wait for the network
             pool.shutdown(wait=False, cancel_futures=True)
 
 

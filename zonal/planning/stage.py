@@ -35,12 +35,13 @@ from zonal.io.table.table import AREA
 from zonal.planning.units import Outlines, RowGroups
 
 ROW_GROUP = 1_000
-"""Zones of a row group, at most."""
+"""Zones of a row group, at most: a unit reads those whose pieces lie on its chunks, and no more."""
 
 EVERY_YEAR = 0
 """Year of the pieces that hold in every year; others stand in for ground that a year's files leave out."""
 
 STAGE = "stage.json"
+"""Written last: a stage without it is not complete."""
 
 PIECES = pa.schema(
     [

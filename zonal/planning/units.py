@@ -194,9 +194,9 @@ def _distinct(*columns: Ints) -> tuple[Ints, Ints]:
     return rows[:, new], place
 
 
-def join(parts: Iterable[Touches]) -> Touches:
+def join(batches: Iterable[Touches]) -> Touches:
     """Touches of several batches as one."""
-    rows = [np.stack([t.tile, t.chunk, t.row_group]) for t in parts]
+    rows = [np.stack([t.tile, t.chunk, t.row_group]) for t in batches]
     return Touches(*_distinct(*np.concatenate([np.zeros((3, 0), np.int64), *rows], axis=1))[0])
 
 

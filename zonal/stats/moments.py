@@ -142,12 +142,12 @@ class Moments(ABC):
 M = TypeVar("M", bound=Moments)
 
 
-def concat(parts: Sequence[M]) -> M:
-    """Join partial moments of one kind into one; the order of `parts` does not matter later."""
-    kind = type(parts[0])
+def concat(moments: Sequence[M]) -> M:
+    """Join partial moments of one kind into one; their order does not matter later."""
+    kind = type(moments[0])
     columns: list[Any] = []
     for f in fields(kind):
-        arrays = [getattr(part, f.name) for part in parts]
+        arrays = [getattr(some, f.name) for some in moments]
         columns.append(None if arrays[0] is None else np.concatenate(arrays))
     return kind(*columns)
 

@@ -126,7 +126,7 @@ def _opening(url: str) -> threading.Lock:
 def _open(
     driver: RasterDriver, rule: DecodeRule, url: str, options: bytes, policy: ReadPolicy, stat: FileStat
 ) -> Raster:
-    # `stat` is only a part of the key: a file that was replaced is another file.
+    # `stat` is only in the key: a file that was replaced is another file.
     # Imported here, so that a worker that reads chunks does not load GDAL, nor the other way round.
     if driver == "cog":
         from zonal.io.raster.cog import Cog

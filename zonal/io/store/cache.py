@@ -28,6 +28,8 @@ _ABANDONED = 3600.0
 """Seconds after which nobody is taken to be still at work on a draft."""
 
 
+# Not diskcache, which unpickles whatever lies in its folder, nor fsspec's own caches, which are neither
+# bounded nor checked.
 @dataclass(frozen=True)
 class Cache:
     """A folder of byte ranges, shared by all threads and processes of a machine.

@@ -111,6 +111,7 @@ class Folder:
     def exists(self, name: str = "") -> bool:
         """Whether a file is there; a store's own error is not taken for absence."""
         fs = self.filesystem
+        # Clients keep listings, and other processes write here.
         fs.invalidate_cache(self.path())
         return bool(self._done("read", lambda: fs.exists(self.path(name))))
 
@@ -289,7 +290,8 @@ class Folder:
                 with writable(self.shown()):
                     path.unlink(missing_ok=True)
             return
-        literal = glob.escape(self.path(name))  # clients take `[1]` or `*` in it for a pattern
+        # Clients take a path to remove for a pattern: of `run[1]` they would remove `run1`.
+        literal = glob.escape(self.path(name))
         with contextlib.suppress(FileNotFoundError):
             self._done("remove from", lambda: self.filesystem.rm(literal, recursive=True))
         self.filesystem.invalidate_cache(self.path())
@@ -346,6 +348,7 @@ class Folder:
 
         What a client raises becomes one sentence; that there is no file to read or remove passes.
         """
+        # botocore repeats requests, but not what follows them, such as a listing whose body broke off.
         delays = self.policy.delays()
         while True:
             try:

@@ -159,6 +159,7 @@ class Lock:
         if holder is not None and not self._may_have(holder):
             tell(f"{self.folder.shown()} is held by {holder}; watching it for {MISSED * holder.every:.0f} s")
             holder = self._watch(holder)
+        # From before the write: who sees it counts its three beats from later.
         started = time.monotonic()
         if holder is None:
             self.folder.claim(LOCK, self._written())
@@ -214,6 +215,7 @@ class Lock:
         ZonalError
             If the store cannot be read or written.
         """
+        # Nobody else can have it before three beats have passed: a store that is away for less ends nothing.
         left = MISSED * self.beat - (time.monotonic() - self._seen)
         if not self._writing.acquire(timeout=max(self.beat, left)):
             raise LockedError(
@@ -284,6 +286,7 @@ def locked(
         lock.take(tell)
         yield lock
     except BaseException:
+        # Also of a lock that was taken and then not confirmed: left behind, it would hold up the next run.
         with contextlib.suppress(ZonalError):  # what ended the work matters more
             lock.release()
         raise

@@ -118,7 +118,7 @@ class Blob:
         self._secrets = tuple(secrets(storage_options or {}))
         self._lock = threading.Lock()
         self._stat = stat
-        self._distrusted = 0
+        self._distrusted = 0  # times that bytes were of no use, by `until_usable` calls under way
         stall, total = self._policy.stall, self._policy.total
         cause = ""
         try:
@@ -300,14 +300,14 @@ class Blob:
             with Path(self.path).open("rb", buffering=0) as file:
                 for request in requests:
                     file.seek(request.start)
-                    parts = []
+                    blocks = []
                     left = request.end - request.start
-                    while left and (part := file.read(left)):  # one call gives 2 GiB at most
-                        parts.append(part)
-                        left -= len(part)
+                    while left and (block := file.read(left)):  # one call gives 2 GiB at most
+                        blocks.append(block)
+                        left -= len(block)
                     if left:
                         self._check_end(request, request.end - left)
-                    answers.append(parts[0] if len(parts) == 1 else b"".join(parts))
+                    answers.append(blocks[0] if len(blocks) == 1 else b"".join(blocks))
         except OSError as exc:
             return [exc] * len(requests)
         self._count(requests=len(requests), received=sum(r.end - r.start for r in requests))

@@ -147,6 +147,7 @@ def _write_vector(table: FinishedTable, names: Sequence[str], draft: Path, to: s
         raise InputError(f"{table.name} has no geometry (it is no GeoParquet): export it --to csv")
     if geo.encoding != "WKB":
         raise InputError(f"{table.name}: geometry is encoded as {geo.encoding}; only WKB can be exported")
+    # A layer has one type, and a table of zones mostly both polygons and multipolygons.
     kinds = {kind.removesuffix(" Z") for kind in geo.kinds}
     kind = next(iter(kinds)) if len(kinds) == 1 else "Unknown"
     promote = len(kinds) == 2 and {MULTI.get(kind) for kind in kinds} - {None} <= kinds
@@ -197,6 +198,7 @@ def _write_vector(table: FinishedTable, names: Sequence[str], draft: Path, to: s
 
 def _converted(values: Any, field: Any, name: str, to: str) -> Any:
     """Return values in the type of a field, or say which of them the format cannot hold."""
+    # GDAL itself would end a text at NUL, and make -1 of 2**64 - 1.
     try:
         converted = values.cast(field.type, safe=pa.types.is_unsigned_integer(values.type))
     except pa.ArrowInvalid as error:

@@ -159,7 +159,7 @@ def _parquet_files(folder: Folder) -> list[str]:
     return sorted(
         path
         for path in folder.below()
-        if path.lower().endswith(PARQUET) and not any(part.startswith((".", "_")) for part in path.split("/"))
+        if path.lower().endswith(PARQUET) and not any(name.startswith((".", "_")) for name in path.split("/"))
     )
 
 

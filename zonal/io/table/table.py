@@ -1,7 +1,7 @@
 """Parts and the final table: columns in their order, types, and the files' own metadata.
 
-Knows the columns of DESIGN's output section and how parts become one file or
-a dataset; gets finished numbers and never computes one.
+Knows the columns of an output and how parts become one file or a dataset;
+gets finished numbers and never computes one.
 """
 
 from __future__ import annotations

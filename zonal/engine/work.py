@@ -26,9 +26,10 @@ from zonal.errors import InputError, ZonalError
 from zonal.geo.antimeridian import Geometries
 from zonal.geo.grid import Bounds, Grid
 from zonal.geo.pieces import Pieces, areas
-from zonal.io.raster.raster import FileStat, Pixels, Raster, Stored
+from zonal.io.raster.raster import Pixels, Raster, Stored
 from zonal.io.raster.reader import Reader
 from zonal.io.store.folder import Folder
+from zonal.io.store.ranges import FileStat
 from zonal.io.table.names import part_name
 from zonal.io.table.table import AREA, TableColumns, part_table, write_part
 from zonal.planning.stage import STAGE, Stage

@@ -23,10 +23,10 @@ from zonal.config.sources import RasterSource, ZoneSource
 from zonal.credentials import scrub_urls, without_credentials
 from zonal.errors import InputError, MissingError, UsageError
 from zonal.geo.grid import Grid
-from zonal.io.raster.raster import FileStat, Raster
+from zonal.io.raster.raster import Raster
 from zonal.io.raster.reader import Reader
 from zonal.io.store.cache import Cache
-from zonal.io.store.ranges import Blob, ReadPolicy
+from zonal.io.store.ranges import Blob, FileStat, ReadPolicy
 from zonal.io.table.vector import read_index, read_zones
 from zonal.planning.tiles import INDEX_COLUMNS, Tile, TileSpec, from_index, near, own
 from zonal.planning.zones import ZoneColumns

@@ -25,8 +25,8 @@ from zonal.errors import InputError
 from zonal.geo.antimeridian import unwrap
 from zonal.geo.crs import WGS84, crs_name, operation_name, reproject
 from zonal.geo.pieces import Pieces, one_crs_pieces, utm_pieces
-from zonal.io.raster.raster import FileStat
 from zonal.io.store.folder import Folder
+from zonal.io.store.ranges import FileStat
 from zonal.io.table.table import TableColumns
 from zonal.planning.inputs import RasterInput, ZoneFile, ZoneInput, census_columns
 from zonal.planning.stage import EVERY_YEAR, ROW_GROUP, Batch, Stage, staged_column, write_batch, zone_table

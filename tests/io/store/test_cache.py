@@ -17,9 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zonal.io.raster.raster import FileStat
 from zonal.io.store import cache
-from zonal.io.store.cache import UNIT, Cache
+from zonal.io.store.cache import UNIT, Cache, FileStat
 
 NAME = "https://host/tile.tiff"
 V1 = FileStat(10_000_000, '"one"')
@@ -277,7 +276,7 @@ def test_a_tally_that_cannot_be_written_keeps_nothing_uncounted(tmp_path: Path) 
 WORK = """
 import hashlib, random, sys
 from zonal.io.store.cache import UNIT, Cache
-from zonal.io.raster.raster import FileStat
+from zonal.io.store.cache import FileStat
 folder, seed = sys.argv[1], int(sys.argv[2])
 rng, kept, hits = random.Random(seed), Cache(folder, 64 * UNIT), 0
 for _ in range(1500):

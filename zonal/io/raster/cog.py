@@ -17,9 +17,9 @@ import numpy.typing as npt
 from zonal.errors import InputError, MissingError
 from zonal.geo.grid import Grid
 from zonal.io.raster.layout import TiffLayout, read_layout
-from zonal.io.raster.raster import Counters, DecodeRule, Pixels, linear_pixels
+from zonal.io.raster.raster import DecodeRule, Pixels, linear_pixels
 from zonal.io.raster.tiff import damaged, unsupported
-from zonal.io.store.ranges import Blob, FileStat, ReadPolicy
+from zonal.io.store.ranges import Blob, Counters, FileStat, ReadPolicy
 
 AEF_NODATA = -128
 

@@ -27,8 +27,8 @@ from rasterio.windows import Window
 
 from zonal.errors import InputError, StoreError, ZonalError
 from zonal.geo.grid import Grid
-from zonal.io.raster.raster import Counters, DecodeRule, Pixels, linear_pixels
-from zonal.io.store.ranges import Blob, FileStat, ReadPolicy
+from zonal.io.raster.raster import DecodeRule, Pixels, linear_pixels
+from zonal.io.store.ranges import Blob, Counters, FileStat, ReadPolicy
 from zonal.io.store.seekable import Seekable
 
 _CHUNK = 1024  # pixels: no window is larger, either way

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zonal.geo.grid import Grid
+from zonal.io.store.ranges import Counters, FileStat
 
 DecodeRule = Literal["aef", "linear"]
 """How stored numbers become values: ``aef`` is v = sign(q) (q / 127.5)^2 of int8 q
@@ -68,32 +69,6 @@ def linear_pixels(
         values += shifts[:, None, None]
     values[~valid] = 0.0
     return Pixels(values, valid[0].copy() if (valid == valid[0]).all() else valid)
-
-
-@dataclass(frozen=True, slots=True)
-class FileStat:
-    """What a file was when it was looked at.
-
-    Parameters
-    ----------
-    size : int
-        Bytes.
-    etag : str
-        ETag, else the time of the last change (of a local file: nanoseconds), else ``""``.
-    """
-
-    size: int
-    etag: str
-
-
-@dataclass(slots=True)
-class Counters:
-    """What was read so far: requests sent, bytes received, requests sent again, bytes that the cache had."""
-
-    requests: int = 0
-    bytes: int = 0
-    retries: int = 0
-    cached: int = 0
 
 
 class Stored(Protocol):

@@ -16,8 +16,8 @@ from typing import Any, Literal
 import numpy as np
 
 from zonal.errors import InputError, ZonalError
-from zonal.io.raster.raster import DecodeRule, FileStat, Raster
-from zonal.io.store.ranges import Blob, ReadPolicy
+from zonal.io.raster.raster import DecodeRule, Raster
+from zonal.io.store.ranges import Blob, FileStat, ReadPolicy
 
 RasterDriver = Literal["cog", "rasterio"]
 

@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from zonal.io.raster.raster import FileStat
-
 UNIT = 64 * 1024
 """What an entry counts is a multiple of this, so that many small ones are bounded too: in number."""
 
@@ -26,6 +24,22 @@ _DIGEST = 16
 _ENTRY, _DRAFT = ".zonal-range", ".zonal-draft"
 _ABANDONED = 3600.0
 """Seconds after which nobody is taken to be still at work on a draft."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileStat:
+    """What a file was when it was looked at.
+
+    Parameters
+    ----------
+    size : int
+        Bytes.
+    etag : str
+        ETag, else the time of the last change (of a local file: nanoseconds), else ``""``.
+    """
+
+    size: int
+    etag: str
 
 
 # Not diskcache, which unpickles whatever lies in its folder, nor fsspec's own caches, which are neither

@@ -72,17 +72,21 @@ def client_options(
         options["client_kwargs"] = client
         options.setdefault("get_client", _session)
     elif url.startswith(("s3://", "s3a://")):
-        defaults = {
-            # botocore would try five times inside each of our attempts.
-            "retries": {"total_max_attempts": 1, "mode": "standard"},
-            # Its pool of 10 connections would halt the 64 ranges of one chunk.
-            "max_pool_connections": CONNECTIONS,
-            "read_timeout": stall,
-            "connect_timeout": stall,
-            "user_agent_extra": f"zonal/{_version()}",
-        }
-        options["config_kwargs"] = defaults | dict(options.get("config_kwargs") or {})
+        # botocore would try five times inside each of our attempts, and its pool of 10 connections would
+        # halt the 64 ranges of one chunk.
+        _configure_s3(options, attempts=1, stall=stall, max_pool_connections=CONNECTIONS)
     return options
+
+
+def _configure_s3(options: dict[str, Any], *, attempts: int, stall: float, **defaults: Any) -> None:
+    """Set botocore's retries, timeouts and our name where the user has not set them."""
+    defaults |= {
+        "retries": {"total_max_attempts": attempts, "mode": "standard"},
+        "connect_timeout": stall,
+        "read_timeout": stall,
+        "user_agent_extra": f"zonal/{_version()}",
+    }
+    options["config_kwargs"] = defaults | dict(options.get("config_kwargs") or {})
 
 
 async def _session(**options: Any) -> Any:
@@ -249,18 +253,11 @@ def write_options(
         Seconds without a byte after which a request has failed.
     """
     options = dict(storage_options or {})
-    agent = f"zonal/{_version()}"
     if url.startswith(("s3://", "s3a://")) and "::" not in url:
-        defaults = {
-            "retries": {"total_max_attempts": attempts, "mode": "standard"},
-            "connect_timeout": stall,
-            "read_timeout": stall,
-            "user_agent_extra": agent,
-        }
-        options["config_kwargs"] = defaults | dict(options.get("config_kwargs") or {})
+        _configure_s3(options, attempts=attempts, stall=stall)
         options.setdefault("use_listings_cache", False)  # workers write what this process has listed
     elif url.startswith(("http://", "https://")) and "::" not in url:
         client = dict(options.get("client_kwargs") or {})
-        client["headers"] = {"User-Agent": agent} | dict(client.get("headers") or {})
+        client["headers"] = {"User-Agent": f"zonal/{_version()}"} | dict(client.get("headers") or {})
         options["client_kwargs"] = client
     return options

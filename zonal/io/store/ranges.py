@@ -21,12 +21,11 @@ from fsspec.implementations.local import LocalFileSystem
 
 from zonal.credentials import scrub_urls, secrets
 from zonal.errors import InputError, MissingError, StoreError
-from zonal.io.raster.raster import Counters, FileStat
 from zonal.io.store import clients
-from zonal.io.store.cache import Cache
+from zonal.io.store.cache import Cache, FileStat
 from zonal.io.store.merged import GAP, Merged, coalesce
 
-__all__ = ["Blob", "FileStat", "ReadPolicy"]
+__all__ = ["Blob", "Counters", "FileStat", "ReadPolicy"]
 
 IN_FLIGHT = 64
 """Requests at once for one read: all ranges of an AEF chunk."""
@@ -72,6 +71,16 @@ class ReadPolicy:
             if time.monotonic() + pause > deadline:
                 return
             yield pause
+
+
+@dataclass(slots=True)
+class Counters:
+    """What was read so far: requests sent, bytes received, requests sent again, bytes that the cache had."""
+
+    requests: int = 0
+    bytes: int = 0
+    retries: int = 0
+    cached: int = 0
 
 
 class Blob:

@@ -206,7 +206,8 @@ def _difference(
         null_a += int((no_left & ~no_right).sum())
         null_b += int((no_right & ~no_left).sum())
         with np.errstate(invalid="ignore"):
-            gap = np.where(left == right, 0.0, np.abs(left - right))  # equal infinities do not differ
+            # Equal infinities do not differ.
+            gap = np.where(left == right, 0.0, np.abs(left - right))
         both = ~(no_left | no_right)
         if not both.any():
             continue
@@ -215,7 +216,8 @@ def _difference(
         if not largest >= gap[worst]:
             largest = float(gap[worst])
             column, zone = (name, str(zones[worst].as_py())) if largest > 0 else ("", "")
-        gaps.append(gap[both].astype(np.float32))  # for the median alone: half the memory, 7 digits
+        # For the median alone: half the memory, 7 digits.
+        gaps.append(gap[both].astype(np.float32))
     together = np.concatenate(gaps) if gaps else np.zeros(0, np.float32)
     median = float(np.median(together, overwrite_input=True)) if len(together) else float("nan")
     return Difference(kind, len(columns), len(together), median, largest, column, zone, null_a, null_b)

@@ -67,7 +67,8 @@ def comparable(a: Any, b: Any) -> tuple[Any, Any]:
 
 
 def _text(ids: Any) -> Any:
-    if pa.types.is_floating(ids.type):  # whole numbers with a null among them, as pandas writes them
+    # Whole numbers with a null among them, as pandas writes them.
+    if pa.types.is_floating(ids.type):
         try:
             ids = ids.cast(pa.int64())
         except pa.ArrowInvalid:

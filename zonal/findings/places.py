@@ -30,6 +30,8 @@ COORDINATES = (
 )
 """Pairs of columns that are taken for a row's place where there is no geometry."""
 
+COORDINATE_COLUMNS = tuple(name for pair in COORDINATES for name in pair)
+
 EQUAL_AREA = "EPSG:6933"
 """Cylindrical equal-area projection of the whole Earth, metres."""
 
@@ -129,7 +131,8 @@ def read_points(table: Table) -> npt.NDArray[np.float64] | None:
     for batch in table.batches([geometry.column]):
         bounds = shapely.bounds(geometry._shapes(table, batch))
         if pyproj.CRS(geometry.crs).is_geographic:
-            wide = bounds[:, 2] - bounds[:, 0] > 180  # across the antimeridian: its eastern end counts
+            # Across the antimeridian: its eastern end counts.
+            wide = bounds[:, 2] - bounds[:, 0] > 180
             bounds[wide, 0] = bounds[wide, 2]
         middles.append((bounds[:, :2] + bounds[:, 2:]) / 2)
     points = np.concatenate(middles)

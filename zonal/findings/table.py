@@ -59,3 +59,8 @@ def is_number(kind: pa.DataType) -> bool:
 def floats(values: pa.Array | pa.ChunkedArray) -> Floats:
     """Read numbers as float64, NaN for null."""
     return np.asarray(pc.cast(values, pa.float64(), safe=False).to_numpy(zero_copy_only=False), float)
+
+
+def base_name(place: str) -> str:
+    """Name a table's file or folder, without where it is and without what a URL asks with."""
+    return place.rstrip("/").rsplit("/", 1)[-1].split("?")[0]

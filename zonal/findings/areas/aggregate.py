@@ -1,6 +1,6 @@
 """A table of larger areas, written: a finished table's rows merged, their polygons united on request.
 
-Composes `moments`, `areas`, `dissolve` and the table's files; computes no statistic itself. The
+Composes `membership`, `moments`, `dissolve` and the table's files; computes no statistic itself. The
 file appears whole or not at all.
 """
 
@@ -24,6 +24,7 @@ from zonal.findings.areas.dissolve import measure, unite
 from zonal.findings.areas.membership import Areas, constants, find_areas
 from zonal.findings.areas.moments import BOOKKEEPING, ColumnRoles, Merged, merge
 from zonal.findings.places import Geometry
+from zonal.findings.table import base_name
 from zonal.io.table import geoparquet
 from zonal.io.table.export import beside, replacing, shape_columns
 from zonal.io.table.finished import FinishedTable
@@ -73,7 +74,7 @@ def aggregate(
     table : FinishedTable
         With `pixel_count` (or ``{band}_count``) and statistics ``{band}_{mean,std,min,max,sum,count}``.
     by : str
-        ``block-group``, ``tract``, ``county``, ``state``, or a column: see `areas.find_areas`.
+        ``block-group``, ``tract``, ``county``, ``state``, or a column: see `membership.find_areas`.
     output : Path, optional
         Parquet file to write; None for ``{table}-by-{by}.parquet`` beside the table, or in the working
         directory if the table is remote.
@@ -192,7 +193,7 @@ def _warnings(areas: Areas, merged: Merged, data: Mapping[str, Any]) -> list[str
 
 def _about(table: FinishedTable, areas: Areas, by: str) -> dict[bytes, bytes]:
     """Say in the file's own metadata what the table said, and what was done since."""
-    source = {"table": table.place.rstrip("/").rsplit("/", 1)[-1].split("?")[0], "rows": table.rows}
+    source = {"table": base_name(table.place), "rows": table.rows}
     about = {
         **(table.about or {}),
         "schema_version": SCHEMA_VERSION,

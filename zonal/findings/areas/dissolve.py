@@ -46,7 +46,8 @@ def unite(table: Table, geometry: Geometry, areas_of: Areas) -> United:
     """
     last = np.zeros(len(areas_of.ids), np.intp)
     inside = np.flatnonzero(areas_of.code >= 0)
-    last[areas_of.code[inside]] = inside  # later rows win
+    # Later rows win.
+    last[areas_of.code[inside]] = inside
     united = np.full(len(last), shapely.Polygon(), object)
     open_areas: dict[int, list[shapely.Geometry]] = defaultdict(list)
     misfits = row = 0

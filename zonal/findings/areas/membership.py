@@ -93,7 +93,8 @@ class Areas:
     def of(cls, column: str, values: pa.ChunkedArray) -> Areas:
         """Of the rows, by a value for each; null is no area."""
         if pa.types.is_null(values.type):
-            values = values.cast(pa.string())  # else null is a value
+            # Else null is a value.
+            values = values.cast(pa.string())
         coded = _plain(values.combine_chunks()).dictionary_encode()
         order = pc.sort_indices(coded.dictionary).to_numpy()
         rank = np.empty(len(order) + 1, np.int32)

@@ -184,7 +184,8 @@ class AreaMoments:
         middle = _ratio(groups.reduce(np.add, weight * mean), total)
         at, before = groups.area, self.weight[groups.area]
         share = _ratio(total, before + total)
-        with np.errstate(invalid="ignore"):  # around an infinite mean there is no spread
+        # Around an infinite mean there is no spread.
+        with np.errstate(invalid="ignore"):
             gap = mean - groups.spread(middle, len(mean))
             apart = middle - self.mean[at]
             self.scatter[at] += groups.reduce(np.add, weight * (std**2 + gap**2)) + apart**2 * before * share

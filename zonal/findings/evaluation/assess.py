@@ -354,7 +354,8 @@ def _classify(study: Study, target: Target, notify: Notify) -> Iterator[Classifi
                 made.values,
                 split.labels,
                 study.asked.folds,
-                (os.cpu_count() or 1) if row.model == "logistic" else 1,  # trees take all threads for one
+                # Trees take all threads for one.
+                (os.cpu_count() or 1) if row.model == "logistic" else 1,
             )
             for kind, split in (("random", random), ("spatial", spatial))
             if split

@@ -216,7 +216,8 @@ def group_folds(groups: Labels, folds: int) -> Labels:
         load, fold = heapq.heappop(heap)
         fold_of[group] = fold
         heapq.heappush(heap, (load + int(sizes[group]), fold))
-    return fold_of[groups]  # group -1 is the last
+    # Group -1 takes the last fold of the list, which is none.
+    return fold_of[groups]
 
 
 def _split(

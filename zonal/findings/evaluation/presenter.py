@@ -71,7 +71,7 @@ def features_name(features: FeatureSet, evaluation: Evaluation) -> str:
     return FEATURES[features].format(n=count)
 
 
-def class_names(positive: str) -> tuple[str, str]:
+def _class_names(positive: str) -> tuple[str, str]:
     """Name class 0 and class 1."""
     return ("rural" if positive == "urban" else f"not {positive}"), positive
 
@@ -271,7 +271,7 @@ def classes(evaluation: Evaluation) -> list[Classes]:
         rows = [row for row in evaluation.classifications if row.target == target]
         made = [row for features in FEATURES for row in rows if row.features == features and not row.skipped]
         first = made[0] if made else rows[0]
-        names = class_names(first.positive or target)
+        names = _class_names(first.positive or target)
         groups.append(Classes(target_name(target), names, tuple(made), None if made else first.skipped))
     return groups
 

@@ -23,7 +23,7 @@ from zonal.findings.evaluation.targets import CENSUS, CENSUS_COLUMNS, find, numb
 from zonal.findings.features import Features, feature_names, read_features
 from zonal.findings.gram import Gram
 from zonal.findings.join import Joined
-from zonal.findings.places import COORDINATES
+from zonal.findings.places import COORDINATE_COLUMNS
 from zonal.findings.table import Floats
 
 
@@ -143,7 +143,7 @@ class Study:
             column: target.name for target in (*self.targets, *self.classes) for column in target.columns
         }
         telling = {*made_of, *joined.added}
-        others = {*CENSUS_COLUMNS, *(name for pair in COORDINATES for name in pair)}
+        others = {*CENSUS_COLUMNS, *COORDINATE_COLUMNS}
         if joined.about is not None:
             others.add(joined.about.on[0])
         names = feature_names(joined.table, patterns, telling | others)

@@ -46,7 +46,8 @@ def canvas(bounds: Bounds, crs: str, resolution: float) -> Grid:
         North-up; its chunks are the windows.
     """
     while True:
-        with np.errstate(over="ignore", invalid="ignore"):  # not finite: far too many
+        # Not finite: far too many.
+        with np.errstate(over="ignore", invalid="ignore"):
             west, south = np.floor(np.array(bounds[:2]) / resolution)
             east, north = np.ceil(np.array(bounds[2:]) / resolution)
             width, height = max(east - west, 1.0), max(north - south, 1.0)
@@ -152,7 +153,8 @@ def paint(
     corner = np.array([grid.x0, grid.y0])
     inside = shapely.transform(polygons, lambda points: (points - corner) / grid.dx)
     zone = burn(inside, Affine(1, 0, column, 0, -1, -row), (part.height, part.width))
-    palette = np.zeros((len(colours) + 1, 4), np.uint8)  # the last for -1, no zone
+    # The last for -1, no zone.
+    palette = np.zeros((len(colours) + 1, 4), np.uint8)
     palette[:-1, :3], palette[:-1, 3] = colours, 255
     # Four bytes at once are several times as fast as one by one.
     pixels = palette.view(np.uint32)[:, 0][zone].view(np.uint8).reshape(*zone.shape, 4)

@@ -31,7 +31,8 @@ from zonal.findings.map.picture import painting, preview, write_cog
 from zonal.findings.map.polygons import Shapes, Spool, batches, put_aside
 from zonal.findings.map.style import qml
 from zonal.findings.pca import Components, Stretch, components_of
-from zonal.findings.places import COORDINATES, Geometry, best_utm, read_points
+from zonal.findings.places import COORDINATE_COLUMNS, Geometry, best_utm, read_points
+from zonal.findings.table import base_name
 from zonal.geo.crs import crs_name, unit_name
 from zonal.geo.grid import Grid
 from zonal.io.store.disk import writable
@@ -105,7 +106,8 @@ def draw(
     UsageError
         If the CRS asked for is unknown.
     """
-    Geometry.of(table)  # before any feature is read
+    # A table that cannot be drawn is refused before its features are read.
+    Geometry.of(table)
     crs = None if asked.crs is None else _known(asked.crs)
     parts = table.by_state()
     components, stretch, coloured = _colour(table, parts, asked)
@@ -149,7 +151,8 @@ def _known(crs: str) -> str:
 
 def _best_crs(table: FinishedTable) -> str:
     points = read_points(table)
-    assert points is not None  # it has a geometry
+    # `draw` has refused a table without geometry.
+    assert points is not None
     return best_utm(points)
 
 
@@ -160,7 +163,7 @@ def _colour(
     table: FinishedTable, parts: Mapping[str | None, FinishedTable], asked: MapSettings
 ) -> tuple[Components, Stretch, dict[str | None, _Coloured]]:
     """Find one set of components and one stretch for all parts of a table, and each row's colour."""
-    names = feature_names(table, exclude=[name for pair in COORDINATES for name in pair])
+    names = feature_names(table, exclude=COORDINATE_COLUMNS)
     features = {state: read_features(part, names) for state, part in parts.items()}
     gram = Gram.empty(len(names))
     for rows in features.values():
@@ -182,7 +185,7 @@ def _findings(
     return {
         "schema_version": SCHEMA_VERSION,
         "zonal_version": version("zonal"),
-        "table": table.place.rstrip("/").rsplit("/", 1)[-1].split("?")[0],
+        "table": base_name(table.place),
         "year": (table.about or {}).get("year"),
         "features": list(components.features),
         "standardized": components.standardized,
@@ -306,7 +309,8 @@ class _Artist:
         """Paint a map and return how many zones have a pixel."""
         touched = zones_by_window(grid, shapes.boxes)
         seen = np.zeros(len(shapes.row), bool)
-        run = uuid.uuid4().hex  # a cluster may be shared
+        # A cluster may be shared: keys of two maps must differ.
+        run = uuid.uuid4().hex
         with painting(path, grid, self.tags) as put:
             for some in batches(touched, spool.sizes(), AT_ONCE * self.runner.threads):
                 graph = {}

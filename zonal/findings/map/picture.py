@@ -43,7 +43,8 @@ SCRATCH: Mapping[str, Any] = {
     "blockysize": BLOCK,
     "interleave": "pixel",
     "compress": "deflate",
-    "zlevel": 1,  # it is read once
+    # It is read once.
+    "zlevel": 1,
     "sparse_ok": True,
     "bigtiff": "IF_SAFER",
     "num_threads": "ALL_CPUS",
@@ -52,8 +53,10 @@ SCRATCH: Mapping[str, Any] = {
 COG: Mapping[str, Any] = {
     "driver": "COG",
     "blocksize": BLOCK,
-    "compress": "deflate",  # any GDAL, browser or library opens it; of ZSTD that is not so
-    "overview_resampling": "average",  # of the pixels that are not transparent
+    # Any GDAL, browser or library opens it; of ZSTD that is not so.
+    "compress": "deflate",
+    # Of the pixels that are not transparent.
+    "overview_resampling": "average",
     "sparse_ok": True,
     "bigtiff": "IF_SAFER",
     "num_threads": "ALL_CPUS",

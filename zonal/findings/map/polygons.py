@@ -94,7 +94,8 @@ def put_aside(table: Table, kept: npt.NDArray[np.bool_], crs: str, spool: Spool)
         polygons = batch[kept[read : read + len(batch)]]
         projected = project(polygons, geometry.crs, crs)
         box = shapely.bounds(projected)
-        there = np.isfinite(box).all(axis=1)  # NaN if empty, as is what the projection does not reach
+        # NaN if empty, as is what the projection does not reach.
+        there = np.isfinite(box).all(axis=1)
         lost += int((~there & ~shapely.is_empty(polygons)).sum())
         spool.add(shapely.to_wkb(projected[there]))
         rows.append(coloured + np.flatnonzero(there))

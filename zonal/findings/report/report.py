@@ -24,7 +24,7 @@ from zonal.findings.evaluation.schema import Evaluation
 from zonal.findings.evaluation.targets import LAND, numbers
 from zonal.findings.features import feature_names
 from zonal.findings.map.canvas import burn
-from zonal.findings.places import COORDINATES, Geometry, project
+from zonal.findings.places import COORDINATE_COLUMNS, Geometry, project
 from zonal.findings.report.charts import Histogram, histogram, ramp
 from zonal.findings.report.page import Page, Picture, render, short, title
 from zonal.findings.table import Floats, floats
@@ -127,8 +127,9 @@ def _pca(folder: Folder) -> dict[str, Any] | None:
 
 
 def _features(table: FinishedTable) -> int:
-    with contextlib.suppress(InputError):  # a table without any has a page as well
-        return len(feature_names(table, exclude=[name for pair in COORDINATES for name in pair]))
+    # A table without any has a page as well.
+    with contextlib.suppress(InputError):
+        return len(feature_names(table, exclude=COORDINATE_COLUMNS))
     return 0
 
 

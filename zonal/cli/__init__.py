@@ -1,1 +1,1 @@
-"""The command line: reads words, prints sentences, decides nothing."""
+"""The command line: reads arguments, prints sentences, decides nothing."""

@@ -1,4 +1,4 @@
-"""The command line: parses words, calls the engine, prints; decides nothing.
+"""The command line: parses arguments, calls what does the work, prints; decides nothing.
 
 Heavy imports happen inside the commands, so that ``zonal --help`` is quick.
 """
@@ -60,24 +60,24 @@ def _top(
 def run(
     workflow: Workflow = None,
     *,
-    settings: dict[str, Any],
+    flags: dict[str, Any],
     state_index: StateIndex = None,
     fresh: Fresh = False,
     quiet: Quiet = False,
     json_logs: JsonLogs = False,
 ) -> None:
     """Run a workflow: zones and a raster in; a table, a map and a report out. Flags override the workflow."""
-    from zonal import steps as taken
+    from zonal import steps
     from zonal.cli.screen import screen
     from zonal.cluster.runner import unhandled
 
     # What imports make stays: looking for garbage in it takes a tenth of the start.
     gc.set_threshold(100_000)
-    asked = _settings(workflow, settings, state_index)
+    settings = _settings(workflow, flags, state_index)
     with screen(quiet=quiet, json_logs=json_logs) as notify:
         if json_logs:
             unhandled()
-        results = taken.run(asked, fresh=fresh, notify=notify, forked=True)
+        results = steps.run(settings, fresh=fresh, notify=notify, forked=True)
     if not quiet:
         for result in results:
             zones_of = result.manifest["zones"]
@@ -91,7 +91,7 @@ def run(
 def plan(
     workflow: Workflow = None,
     *,
-    settings: dict[str, Any],
+    flags: dict[str, Any],
     state_index: StateIndex = None,
     headers: Annotated[
         bool,
@@ -106,9 +106,9 @@ def plan(
     from zonal.cli.screen import screen
     from zonal.engine import run as engine
 
-    asked = _settings(workflow, settings, state_index)
+    settings = _settings(workflow, flags, state_index)
     with screen(quiet=quiet, json_logs=json_logs) as notify:
-        plans = engine.plan(asked, headers=headers, notify=notify)
+        plans = engine.plan(settings, headers=headers, notify=notify)
     for label, costs in plans.items():
         if label is not None:
             print(label)
@@ -132,14 +132,14 @@ def demo(
     from zonal import steps
     from zonal.cli.screen import screen
     from zonal.config.workflows import load
-    from zonal.demo import town as sample
+    from zonal.demo import town
 
     if not quiet:
         print("The data of this demo is made up: an invented town, invented people, invented pixels.")
-    written = sample.write_sample(folder)
+    sample = town.write_sample(folder)
     settings = load(
         "demo",
-        {"zones": str(written.zones), "mirror": str(written.mirror), "output": str(folder / "out")},
+        {"zones": str(sample.zones), "mirror": str(sample.mirror), "output": str(folder / "out")},
     )
     with screen(quiet=quiet, json_logs=False) as notify:
         (result,) = steps.run(settings, fresh=fresh, notify=notify)
@@ -163,8 +163,8 @@ def status(
     from zonal.engine.status import status_of
     from zonal.io.store.folder import Folder
 
-    found = status_of(Folder(output.rstrip("/") or "/", tables.storage_options(output)))
-    print(found.as_json() if as_json else found)
+    current = status_of(Folder(output.rstrip("/") or "/", tables.storage_options(output)))
+    print(current.as_json() if as_json else current)
 
 
 # As the settings say: a group's options cannot be made when it is called, and `zonal --help` shall be quick.
@@ -195,7 +195,7 @@ def catalog_list(catalog: CatalogFile = None) -> None:
         print(f"{source.name:<26} {source.data_type:<14} {source.description or ''}")
         print(f"{'':<26} {without_credentials(source.uri)}")
         thanks = (source.license or "licence not stated", source.citation or "")
-        print(f"{'':<26} {'. '.join(words.rstrip('.') for words in thanks if words)}.")
+        print(f"{'':<26} {'. '.join(text.rstrip('.') for text in thanks if text)}.")
 
 
 @catalog_app.command("check")
@@ -242,7 +242,7 @@ def main() -> NoReturn:
     except ZonalError as error:
         fail(str(error), error.exit_code)
     except Exception as error:
-        if hasattr(error, "format_message"):  # click's: a word of the command line
+        if hasattr(error, "format_message"):  # click's: a wrong argument
             message = error.format_message().rstrip(".")
             where = getattr(getattr(error, "ctx", None), "command_path", None) or "zonal"
             fail(f"{message}; see {where} --help", UsageError.exit_code)

@@ -70,7 +70,7 @@ def fail_as_bug() -> NoReturn:
 
 def tell(message: str, code: int, **values: str) -> None:
     """Print how the process ends, as the lines before it were printed, with the labels of what ends it."""
-    message = scrub_urls(message)  # that of a word of the command line is not ours
+    message = scrub_urls(message)  # that of a wrong argument is not ours
     if _json_logs():
         from zonal.cli.screen import json_line
 
@@ -80,5 +80,5 @@ def tell(message: str, code: int, **values: str) -> None:
 
 
 def _json_logs() -> bool:
-    words = sys.argv[1:]
-    return "--json-logs" in (words[: words.index("--")] if "--" in words else words)
+    arguments = sys.argv[1:]
+    return "--json-logs" in (arguments[: arguments.index("--")] if "--" in arguments else arguments)

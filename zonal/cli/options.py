@@ -36,7 +36,7 @@ Function = Callable[..., None]
 
 
 def command(app: typer.Typer, *names: str, without: Collection[str] = ()) -> Callable[[Function], Function]:
-    """Make a function a command, with options of fields of `Settings` where its parameter `settings` stands.
+    """Make a function a command, with options of fields of `Settings` where its parameter `flags` stands.
 
     The options are made when the command is called: importing the settings takes longer than all
     that `zonal --help` does.
@@ -77,7 +77,7 @@ def command(app: typer.Typer, *names: str, without: Collection[str] = ()) -> Cal
 
 
 def _with_options(function: Function, names: Collection[str], without: Collection[str]) -> Function:
-    """Replace the parameter `settings` of a function by one for each field; typer reads the signature."""
+    """Replace the parameter `flags` of a function by one for each field; typer reads the signature."""
     from zonal.config.settings import Settings
 
     fields = Settings.model_fields
@@ -91,14 +91,14 @@ def _with_options(function: Function, names: Collection[str], without: Collectio
     options |= {name: fields[name] for name in plain}
 
     def called(**given: Any) -> None:
-        settings: dict[str, Any] = {name: given.pop(name) for name in plain}
+        flags: dict[str, Any] = {name: given.pop(name) for name in plain}
         for name, section in sections.items():
-            settings[name] = {inner: given.pop(inner) for inner in section}
-        function(settings=settings, **given)
+            flags[name] = {inner: given.pop(inner) for inner in section}
+        function(flags=flags, **given)
 
     own = inspect.signature(function, eval_str=True).parameters
     made = {name: _parameter(name, field) for name, field in options.items()}
-    order = [option for name in own for option in (made if name == "settings" else [name])]
+    order = [option for name in own for option in (made if name == "flags" else [name])]
     if "state_index" in own:  # of which states, stands before
         order.remove("state_index")
         order.insert(order.index("state") + 1, "state_index")
@@ -124,7 +124,7 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
 
 
 def _type(annotation: Any) -> Any:
-    """Return what typer makes of the words: numbers, flags, pairs, texts; else one text that the model reads.
+    """Return what typer makes of an argument: numbers, flags, pairs, texts; else a text that the model reads.
 
     A tuple of texts is an option of several values. Of other things, and of texts with rules of their
     own, a tuple is written as one comma list.
@@ -139,19 +139,19 @@ def _type(annotation: Any) -> Any:
     return annotation if annotation in (bool, int, float) else str
 
 
-def spread(words: list[str], several: Collection[str]) -> list[str]:
+def spread(arguments: list[str], several: Collection[str]) -> list[str]:
     """Repeat an option of several values before each: ``--raster a b`` is ``--raster a --raster b``.
 
     A workflow (a YAML file, or a bundled name) after them is not one of their values.
     """
     spread: list[str] = []
     option = None
-    for at, word in enumerate(words):
+    for at, word in enumerate(arguments):
         if word == "--":
-            return spread + words[at:]
+            return spread + arguments[at:]
         if word.startswith("-"):
             option = word if word in several else None
-        elif option is not None and words[at - 1] != option:
+        elif option is not None and arguments[at - 1] != option:
             if _is_workflow(word):
                 option = None
             else:

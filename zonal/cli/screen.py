@@ -86,7 +86,7 @@ def json_line(level: str, message: str, **values: Any) -> None:
     """Print one JSON object on standard error: time, level, message, run, labels and figures."""
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     line = {"time": stamp, "level": level, "message": message, "run": RUN_ID, **values}
-    # In one piece: threads tell, too.
+    # In one write: several threads print.
     print(json.dumps(line, default=str) + "\n", end="", file=sys.stderr, flush=True)
 
 

@@ -1,6 +1,6 @@
 """The commands that take a finished table: compare, export, pca, evaluate, aggregate, report.
 
-Parses words, calls what does the work, prints; decides nothing. Heavy imports
+Parses arguments, calls what does the work, prints; decides nothing. Heavy imports
 happen inside the commands.
 """
 
@@ -77,26 +77,26 @@ def export(
 def pca(
     table: Table,
     *,
-    settings: dict[str, Any],
+    flags: dict[str, Any],
     output: Target = None,
     quiet: Quiet = False,
     json_logs: JsonLogs = False,
 ) -> None:
     """Draw a table as a map: three principal components of its features as red, green and blue."""
-    _take("pca", table, output, settings, quiet=quiet, json_logs=json_logs)
+    _take("pca", table, output, flags, quiet=quiet, json_logs=json_logs)
 
 
 @command(app, "evaluate")
 def evaluate(
     table: Table,
     *,
-    settings: dict[str, Any],
+    flags: dict[str, Any],
     output: Target = None,
     quiet: Quiet = False,
     json_logs: JsonLogs = False,
 ) -> None:
     """Measure what a table's features know about census attributes, or any others, cross-validated."""
-    _take("evaluate", table, output, settings, quiet=quiet, json_logs=json_logs)
+    _take("evaluate", table, output, flags, quiet=quiet, json_logs=json_logs)
 
 
 @app.command()
@@ -119,12 +119,12 @@ def aggregate(
     ] = False,
 ) -> None:
     """Make a table of larger areas from a finished one, exactly, by moments."""
-    from zonal.findings.areas.aggregate import aggregate as made
+    from zonal.findings.areas.aggregate import aggregate as aggregate_table
     from zonal.io.table.finished import load_table
 
     names = [name.strip() for name in (sums or "").split(",") if name.strip()]
-    found = load_table(table, storage_options(table))
-    print(made(found, by, output, dissolve=dissolve, sums=names, overwrite=overwrite))
+    finished = load_table(table, storage_options(table))
+    print(aggregate_table(finished, by, output, dissolve=dissolve, sums=names, overwrite=overwrite))
 
 
 @app.command()

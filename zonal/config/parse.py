@@ -1,4 +1,4 @@
-"""Reading of comma lists, paths, choices and years.
+"""Reading of comma lists, paths, choices, years and boxes.
 
 Knows text and lists, and says what is wrong with them in a `ValueError`; must not know what a
 setting means.
@@ -6,6 +6,7 @@ setting means.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from typing import Any
@@ -84,3 +85,37 @@ def parse_years(value: object) -> tuple[int, ...]:
             raise ValueError(f"year {word!r}: the range runs backwards; write {last}-{first}")
         years.update(range(first, last + 1))
     return tuple(sorted(years))
+
+
+def parse_box(value: object) -> tuple[float, ...]:
+    """Read a box of longitudes and latitudes: W S E N, degrees.
+
+    Parameters
+    ----------
+    value : object
+        ``"-122.4 47.4 -122 47.7"``, with blanks or commas, or four numbers.
+
+    Raises
+    ------
+    ValueError
+        Not four numbers, outside the world, or not in this order.
+    """
+    items = re.split(r"[\s,]+", value.strip()) if isinstance(value, str) else value
+    order = "expected four numbers in the order W S E N, in degrees"
+    if not isinstance(items, list | tuple) or len(items) != 4:
+        raise ValueError(f"bbox {shown(value)}: {order}")
+    try:
+        box = tuple(float(item) for item in items if not isinstance(item, bool))
+    except (TypeError, ValueError, OverflowError):
+        box = ()
+    if len(box) != 4:
+        raise ValueError(f"bbox {shown(value)}: {order}")
+    for side, degrees, limit in zip(("west", "south", "east", "north"), box, (180, 90, 180, 90), strict=True):
+        if not math.isfinite(degrees) or abs(degrees) > limit:
+            raise ValueError(f"bbox: {side} {degrees:g} is outside -{limit} to {limit}; the order is W S E N")
+    west, south, east, north = box
+    if west >= east:
+        raise ValueError(f"bbox: west {west} >= east {east}; the order is W S E N")
+    if south >= north:
+        raise ValueError(f"bbox: south {south} >= north {north}; the order is W S E N")
+    return box

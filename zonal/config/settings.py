@@ -6,7 +6,6 @@ them in one sentence. Must not know the catalog, a cluster or any data file's co
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Iterable
@@ -23,7 +22,7 @@ from pydantic import (
 from zonal.config import states
 from zonal.config.analysis import EvaluationSettings, MapSettings, Step
 from zonal.config.fields import STRICT, Count, Positive, Text, option
-from zonal.config.parse import choices_of, parse_years, paths_of, words_of
+from zonal.config.parse import choices_of, parse_box, parse_years, paths_of, words_of
 from zonal.config.yaml_file import validation_sentence
 from zonal.credentials import redacted, scrub_urls, without_credentials
 from zonal.errors import UsageError
@@ -212,18 +211,18 @@ class Settings(BaseModel):
     @field_validator("state", mode="before")
     @classmethod
     def _read_state(cls, value: object) -> tuple[str, ...]:
-        found: set[states.State] = set()
+        chosen: set[states.State] = set()
         for word in words_of(value, "state"):
             state = states.find(word)
             if word.casefold() == "all":
-                found.update(state for state in states.STATES if not state.territory)
+                chosen.update(state for state in states.STATES if not state.territory)
             elif state:
-                found.add(state)
+                chosen.add(state)
             else:
                 near = states.nearest(word)
                 hint = f"did you mean {near!r}?" if near else "write a postal code, a name or a FIPS code"
                 raise ValueError(f"state {word!r}: no such state; {hint}")
-        return tuple(state.code for state in sorted(found, key=lambda state: state.fips))
+        return tuple(state.code for state in sorted(chosen, key=lambda state: state.fips))
 
     @field_validator("year", mode="before")
     @classmethod
@@ -244,31 +243,7 @@ class Settings(BaseModel):
     @field_validator("bbox", mode="before")
     @classmethod
     def _read_bbox(cls, value: object) -> tuple[float, ...] | None:
-        if value is None:
-            return None
-        items = re.split(r"[\s,]+", value.strip()) if isinstance(value, str) else value
-        order = "expected four numbers in the order W S E N, in degrees"
-        if not isinstance(items, list | tuple) or len(items) != 4:
-            raise ValueError(f"bbox {shown(value)}: {order}")
-        try:
-            box = tuple(float(item) for item in items if not isinstance(item, bool))
-        except (TypeError, ValueError, OverflowError):
-            box = ()
-        if len(box) != 4:
-            raise ValueError(f"bbox {shown(value)}: {order}")
-        for side, degrees, limit in zip(
-            ("west", "south", "east", "north"), box, (180, 90, 180, 90), strict=True
-        ):
-            if not math.isfinite(degrees) or abs(degrees) > limit:
-                raise ValueError(
-                    f"bbox: {side} {degrees:g} is outside -{limit} to {limit}; the order is W S E N"
-                )
-        west, south, east, north = box
-        if west >= east:
-            raise ValueError(f"bbox: west {west} >= east {east}; the order is W S E N")
-        if south >= north:
-            raise ValueError(f"bbox: south {south} >= north {north}; the order is W S E N")
-        return box
+        return None if value is None else parse_box(value)
 
     @field_validator("cache")
     @classmethod
@@ -310,9 +285,9 @@ class Settings(BaseModel):
     @classmethod
     def _check_cluster(cls, value: str) -> str:
         if value not in ("local", "kubernetes") and not _PLACE.fullmatch(value):
-            shown = without_credentials(value)
+            address = without_credentials(value)
             raise ValueError(
-                f"cluster {shown!r}: expected 'local', 'kubernetes' or an address such as tcp://host:8786"
+                f"cluster {address!r}: expected 'local', 'kubernetes' or an address such as tcp://host:8786"
             )
         return value
 
@@ -410,9 +385,6 @@ class Settings(BaseModel):
 def of_other_clusters(cluster: str) -> list[str]:
     """Names of the settings that mean nothing for a cluster."""
     return [name for name, places in _CLUSTERS.items() if cluster not in places]
-
-
-# ------------------------------------------------------------------ errors in one sentence
 
 
 def settings_error(exc: ValidationError, where: str | None = None) -> UsageError:

@@ -60,10 +60,10 @@ class _Source(BaseModel):
     @classmethod
     def _check_uri(cls, uri: str) -> str:
         try:
-            found = {name for _, name, spec, conversion in Formatter().parse(uri) if name is not None}
+            names = {name for _, name, spec, conversion in Formatter().parse(uri) if name is not None}
         except ValueError as exc:
             raise ValueError(f"uri {uri!r}: {exc}") from None
-        for name in sorted(found.difference(_PLACEHOLDERS)):
+        for name in sorted(names.difference(_PLACEHOLDERS)):
             known = ", ".join(f"{{{word}}}" for word in _PLACEHOLDERS)
             raise ValueError(f"uri {uri!r}: {{{name}}} is unknown; expected {known}")
         return uri
@@ -97,10 +97,10 @@ class _Source(BaseModel):
             raise UsageError(f"{self.name} has one file a state: say which, for example --state WA")
         if "year" in self.placeholders and year is None:
             raise UsageError(f"{self.name} has one file a year: say which, for example --year 2020")
-        found = states.find(state) if state is not None else None
-        if state is not None and found is None:
+        place = states.find(state) if state is not None else None
+        if state is not None and place is None:
             raise UsageError(f"state {state!r}: no such state")
-        return self.uri.format(year=year, fips=found and found.fips, state=found and found.code)
+        return self.uri.format(year=year, fips=place and place.fips, state=place and place.code)
 
 
 class RasterSource(_Source):

@@ -8,13 +8,20 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
+from typing import get_args
 
 import geopandas as gpd
 import pytest
 import shapely
 
 import zonal
+from zonal import steps
 from zonal.cluster.runner import Threads
+from zonal.config.settings import STEPS, Stat
+from zonal.config.sources import RasterSource
+from zonal.findings.table import KINDS
+from zonal.io.raster.reader import RasterDriver
+from zonal.stats.moments import STATISTICS
 
 ROOT = Path(zonal.__file__).resolve().parent
 PYPROJECT = ROOT.parent / "pyproject.toml"
@@ -105,3 +112,10 @@ def test_dask_in_a_lower_floor_breaks_a_contract(broken: str) -> None:
 
 def test_a_module_without_a_floor_breaks_a_contract(broken: str) -> None:
     assert "zonal.shed" in broken
+
+
+def test_what_several_floors_name_is_named_alike() -> None:
+    # They must not import each other, so each has its own list.
+    assert get_args(Stat) == tuple(STATISTICS) == KINDS
+    assert ("stats", *(step.name for step in steps.STEPS)) == STEPS
+    assert get_args(RasterSource.model_fields["driver"].annotation) == get_args(RasterDriver)

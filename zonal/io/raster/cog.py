@@ -192,7 +192,7 @@ class Cog:
         ranges = self._ranges(chunk)
         nbytes = sum(request.end - request.start for request in self.blob.requests(ranges))
         if self.blob.local:
-            self.blob.foresee(ranges)
+            self.blob.prefetch(ranges)
             return Fetched(chunk, _OnDisk(self.blob, ranges), nbytes)
         return Fetched(chunk, self.blob.views(ranges, f"chunk {chunk}"), nbytes)
 

@@ -28,10 +28,10 @@ def make(folder: Path) -> None:
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for path in new:
-        settle(path.parent)
+        flush_to_disk(path.parent)
 
 
-def settle(path: Path) -> None:
+def flush_to_disk(path: Path) -> None:
     """Have the operating system write a file, or the names in a folder, to the disk now."""
     folder = path.is_dir()
     if folder and os.name != "posix":

@@ -24,7 +24,7 @@ import fsspec
 from zonal.credentials import scrub_urls, secrets
 from zonal.errors import InputError, StoreError, ZonalError
 from zonal.io.store import clients
-from zonal.io.store.disk import draft_of, make, settle, writable
+from zonal.io.store.disk import draft_of, flush_to_disk, make, writable
 from zonal.io.store.ranges import Blob, ReadPolicy
 
 _BROKEN = {"ClientPayloadError", "ResponseStreamingError", "IncompleteRead", "IncompleteReadError"} | {
@@ -182,10 +182,10 @@ class Folder:
                 try:
                     yield draft
                     if durable:
-                        settle(draft)
+                        flush_to_disk(draft)
                     draft.replace(final)
                     if durable:
-                        settle(final.parent)
+                        flush_to_disk(final.parent)
                 finally:
                     draft.unlink(missing_ok=True)
             return
@@ -261,7 +261,7 @@ class Folder:
                 make(final.parent)
             try:
                 final.hardlink_to(source)
-                settle(final.parent)
+                flush_to_disk(final.parent)
             except OSError:  # a file system without links
                 with self.create(target) as draft:
                     shutil.copyfile(source, draft)
@@ -275,7 +275,7 @@ class Folder:
             with writable(self.shown()):
                 make(final.parent)
                 source.replace(final)
-                settle(final.parent)
+                flush_to_disk(final.parent)
         else:
             self.copy(name, target)
             self.remove(name)

@@ -154,7 +154,7 @@ class Blob:
         StoreError
             The store failed after all retries.
         """
-        (self._stat,) = self._persist(lambda _: [self._ask_stat()], ["size and version"])
+        (self._stat,) = self._retry(lambda _: [self._ask_stat()], ["size and version"])
         return self._stat
 
     def read(self, ranges: Sequence[tuple[int, int]], what: str = "") -> list[bytes]:
@@ -206,7 +206,7 @@ class Blob:
 
         trusted = self._distrusted
         try:
-            return self._persist(ask, [what])[0]
+            return self._retry(ask, [what])[0]
         finally:
             self._distrusted = trusted
 
@@ -227,7 +227,7 @@ class Blob:
         where = f"{what}, " if what else ""
         names = [f"{where}bytes {request.start} to {request.end}" for request in merged]
         ask = self._ask_local if self.local else self._ask_remote
-        answers = self._persist(lambda todo: ask([merged[i] for i in todo]), names)
+        answers = self._retry(lambda todo: ask([merged[i] for i in todo]), names)
         pieces: list[bytes | memoryview] = [b""] * len(ranges)
         for request, answer in zip(merged, answers, strict=True):
             for index in request.members:
@@ -236,7 +236,7 @@ class Blob:
                 pieces[index] = answer if length == len(answer) else memoryview(answer)[at : at + length]
         return pieces
 
-    def foresee(self, ranges: Sequence[tuple[int, int]]) -> None:
+    def prefetch(self, ranges: Sequence[tuple[int, int]]) -> None:
         """Have the kernel read ranges of a file of this machine into its own memory, without waiting for it.
 
         Raises
@@ -253,7 +253,7 @@ class Blob:
                     length = request.end - request.start
                     os.posix_fadvise(file.fileno(), request.start, length, os.POSIX_FADV_WILLNEED)
 
-    def _persist(self, ask: Callable[[list[int]], Sequence[T | Exception]], names: list[str]) -> list[T]:
+    def _retry(self, ask: Callable[[list[int]], Sequence[T | Exception]], names: list[str]) -> list[T]:
         """Ask for items 0..n until each is there; only those that failed are asked for again."""
         answers: dict[int, T] = {}
         todo = list(range(len(names)))

@@ -21,14 +21,6 @@ from zonal.errors import InputError, StoreError
 from zonal.io.store.folder import Folder
 
 
-@pytest.fixture(params=["disk", "memory"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
-    """The same promises on a disk and on a store (fsspec's own, in memory)."""
-    if request.param == "disk":
-        return Folder(str(tmp_path / "out"))
-    return Folder(f"memory://{tmp_path.name}/out")
-
-
 def test_what_is_written_is_read_back_and_listed(folder: Folder) -> None:
     assert folder.names() == []
     assert not folder.exists("a.json")

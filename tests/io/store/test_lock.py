@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -23,14 +22,6 @@ from zonal.io.table.names import LOCK
 
 QUICK = 0.1
 """Seconds of a beat here."""
-
-
-@pytest.fixture(params=["disk", "memory"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
-    """The same promises on a disk and on a store (fsspec's own, in memory)."""
-    if request.param == "disk":
-        return Folder(str(tmp_path / "out"))
-    return Folder(f"memory://{tmp_path.name}/out")
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -41,14 +42,17 @@ def leave(code: int) -> NoReturn:
     Tried instead: `sys.exit`, and a timer that ends the process where threads hold it; the semaphores
     then stay, and their tracker complains of them after the last sentence.
     """
-    from multiprocessing import active_children
+    from psutil import NoSuchProcess, Process  # type: ignore[import-untyped]
 
     sys.stdout.flush()
     sys.stderr.flush()
     with Path(os.devnull).open("w") as nowhere:  # Dask's threads log that they are being closed
         os.dup2(nowhere.fileno(), 2)
-    for child in active_children():  # a worker that is only starting would miss its semaphores, aloud
-        child.kill()
+    for child in Process().children(recursive=True):
+        with suppress(NoSuchProcess):
+            # A worker that is only starting would miss the semaphores, aloud; their tracker must see them go.
+            if "resource_tracker" not in " ".join(child.cmdline()):
+                child.kill()
     atexit._run_exitfuncs()
     os._exit(code)
 

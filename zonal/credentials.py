@@ -1,6 +1,8 @@
-"""Credentials in URLs and options: found, and left out of whatever is shown or written.
+"""Credentials in URLs and options: left out of whatever is shown or written.
 
-Knows how stores spell secrets; knows no store.
+An address in a file keeps what of its query names the data (`without_credentials`), so that the same
+input is the same; a message loses the whole query (`scrub_urls`, and `hide` where storage options were
+in play); of options themselves only names show (`redacted`). Knows how stores spell secrets; knows no store.
 """
 
 from __future__ import annotations

@@ -5,26 +5,31 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
-from builds import REPO
+from builds import REPO, Builds
 
 from benchmarks.process import run
 
 SMALL = ("--chunks", "2", "--pixels", "128", "--zones", "5x5", "--rounds", "1")
 
 
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
+@pytest.fixture(scope="session")
+def bench(builds: Builds) -> tuple[str, dict[str, Any]]:
     """What it prints, and its JSON."""
-    folder = tmp_path_factory.mktemp("bench")
-    command = [sys.executable, "-m", "benchmarks.bench", *SMALL]
-    command += ["--folder", str(folder / "scene"), "--json", str(folder / "figures.json")]
-    command += ["--only", "decode", "zonal", "exactextract", "rasterstats"]
-    ran = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=280)
-    assert ran.returncode == 0, ran.stderr
-    return ran.stdout, json.loads((folder / "figures.json").read_text())
+
+    def make(folder: Path) -> None:
+        command = [sys.executable, "-m", "benchmarks.bench", *SMALL]
+        command += ["--folder", str(folder / "scene"), "--json", str(folder / "figures.json")]
+        command += ["--only", "decode", "zonal", "exactextract", "rasterstats"]
+        ran = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stderr
+        (folder / "printed").write_text(ran.stdout)
+
+    folder = builds.folder("bench", make)
+    return (folder / "printed").read_text(), json.loads((folder / "figures.json").read_text())
 
 
 def test_each_way_has_its_row_and_its_seconds(bench: tuple[str, dict[str, Any]]) -> None:
@@ -73,7 +78,6 @@ def test_the_figures_that_are_judged_name_their_bars(bench: tuple[str, dict[str,
 def test_a_process_that_crashes_or_hangs_is_an_outcome(words: str, limit: float, said: str) -> None:
     ended = run([sys.executable, "-c", words], limit=limit)
     assert ended.error.startswith(said)
-    assert ended.seconds < 30
 
 
 def test_a_process_tells_its_seconds_its_peak_and_its_last_line() -> None:

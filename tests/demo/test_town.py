@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -33,11 +34,6 @@ BANDS = tuple(f"A{band:02d}" for band in range(64))
 
 
 @pytest.fixture(scope="module")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
-    return write_sample(tmp_path_factory.mktemp("demo") / "sample")
-
-
-@pytest.fixture(scope="module")
 def zones(sample: Sample) -> gpd.GeoDataFrame:
     return gpd.read_parquet(sample.zones)
 
@@ -66,36 +62,39 @@ def look_up(tiles: list[Path], zone: str, points: NDArray[np.float64]) -> NDArra
     return found
 
 
-def test_sample_is_the_same_every_time(sample: Sample, tmp_path: Path) -> None:
-    again = write_sample(tmp_path / "again")
-
-    def digests(folder: Path) -> dict[str, str]:
-        files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-        return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
-
-    assert digests(sample.folder) == digests(again.folder)
+def digests(folder: Path) -> dict[str, str]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
 def stamps(folder: Path) -> dict[str, int]:
     return {str(p): p.stat().st_mtime_ns for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def test_a_whole_sample_is_left_as_it_is_and_a_half_written_one_is_written_again(tmp_path: Path) -> None:
-    folder = tmp_path / "sample"
-    first = write_sample(folder)
+def test_a_spoiled_sample_is_written_again_and_is_the_same_every_time(sample: Sample, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(sample.folder, tmp_path / "sample"))
     before = stamps(folder)
-    assert write_sample(folder) == first
-    assert stamps(folder) == before
-
-    (folder / "sample.json").unlink()  # as when the first was interrupted
-    assert write_sample(folder) == first
-    assert all(stamps(folder)[name] != stamp for name, stamp in before.items())
-
     (tile, *_) = (folder / "mirror").rglob("*.tiff")
-    size = tile.stat().st_size
     tile.write_bytes(b"II")
     write_sample(folder)
-    assert tile.stat().st_size == size
+    assert digests(folder) == digests(sample.folder)
+    assert all(stamps(folder)[name] != stamp for name, stamp in before.items())
+
+
+def test_a_whole_sample_is_left_as_it_is_and_a_half_written_one_is_not(
+    sample: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begun(*_: object) -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr("zonal.demo.town._draw_blocks", begun)
+    folder = Path(shutil.copytree(sample.folder, tmp_path / "sample"))
+    before = stamps(folder)
+    assert write_sample(folder).chunk_count == sample.chunk_count
+    assert stamps(folder) == before
+    (folder / "sample.json").unlink()  # as when the first was interrupted
+    with pytest.raises(InterruptedError):
+        write_sample(folder)
 
 
 def test_the_demo_run_again_has_nothing_to_do(tmp_path: Path) -> None:

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builds import Run
-from seam import Reference, Seam, build
+from builds import Builds, Run
+from seam import Seam
 from servers import S3Server, s3_server
+from town import Town
 
 from zonal.cluster.runner import Threads
 from zonal.config.settings import Settings
@@ -22,13 +23,15 @@ SEEDS = {
     "driver_kill": (3, 10),
     "cut": (2, 6),
 }
-"""How many seeds the tests of reliability draw their faults from."""
+"""How many seeds the tests of reliability draw their faults from; all but the first are slow."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for name, (few, many) in SEEDS.items():
         if name in metafunc.fixturenames:
-            metafunc.parametrize(name, range(many if metafunc.config.getoption("soak") else few))
+            seeds = range(many if metafunc.config.getoption("soak") else few)
+            slow = pytest.mark.slow
+            metafunc.parametrize(name, [pytest.param(at, marks=[slow] if at else []) for at in seeds])
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -57,11 +60,14 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def wisconsin(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    folder, mirror = tmp_path_factory.mktemp("wi") / "out", shared / "mirror"
-    settings = Settings(state="WI", year=2024, mirror=str(mirror), output=str(folder))
-    (result,) = run(settings, runner=Threads(2))
-    return Run(folder, mirror, result.manifest)
+def wisconsin(shared: Path, builds: Builds) -> Run:
+    mirror = shared / "mirror"
+
+    def make(folder: Path) -> None:
+        settings = Settings(state="WI", year=2024, mirror=str(mirror), output=str(folder / "out"))
+        run(settings, runner=Threads(2))
+
+    return Run(builds.folder("wisconsin", make) / "out", mirror)
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +77,28 @@ def s3() -> Iterator[S3Server]:
 
 
 @pytest.fixture(scope="session")
-def seam(tmp_path_factory: pytest.TempPathFactory) -> Seam:
-    folder = tmp_path_factory.mktemp("seam")
-    mirror = build(folder / "mirror")
-    return Seam(mirror, Reference.of(mirror, folder / "out"))
+def seam(builds: Builds) -> Seam:
+    return Seam.of(builds.folder("seam", Seam.build))
+
+
+@pytest.fixture(scope="session")
+def wide_seam(builds: Builds) -> Seam:
+    """The seam in two years, under the zones of two states; its table is of Washington in 2024."""
+    return Seam.of(builds.folder("wide-seam", lambda folder: Seam.build(folder, (2023, 2024), ("53", "41"))))
+
+
+@pytest.fixture(scope="session")
+def town(seam: Seam) -> Town:
+    return Town(seam.mirror)
+
+
+@pytest.fixture(scope="session")
+def town_table(town: Town, builds: Builds) -> Run:
+    """The output of a run of the town that nothing disturbed."""
+
+    def make(folder: Path) -> None:
+        (result,) = run(Settings(**town.settings(folder / "out")), runner=Threads(2))
+        plan = result.manifest["plan"]
+        assert (plan["parts"], plan["tiles"]) == (26, 2) and plan["units"] >= 40
+
+    return Run(builds.folder("town", make) / "out", town.mirror)

@@ -26,7 +26,7 @@ from servers import LOOPBACK, clean_environment
 
 T = TypeVar("T")
 
-SECONDS = 90.0
+SECONDS = 240.0
 """Until a wait gives up: many times what a busy machine needs."""
 
 

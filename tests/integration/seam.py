@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import synthetic
 import yaml
+from builds import Run
 from processes import Driver, wait_for
 from pyproj import Transformer
 
-from zonal.cluster.runner import Runner, Threads
+from zonal.cluster.runner import Threads
 from zonal.config.settings import Settings
 from zonal.demo.tiles import PREFIX, write_index
 from zonal.engine.run import run
@@ -73,26 +74,21 @@ def workflow(folder: Path, mirror: object, **more: Any) -> Path:
 
 
 @dataclass(frozen=True)
-class Reference:
-    """The table of a run in which nothing went wrong."""
-
-    bytes: bytes
-    manifest: dict[str, Any]
-    path: Path
-
-    @classmethod
-    def of(cls, mirror: Path, output: Path, runner: Runner | None = None) -> Reference:
-        (result,) = run(settings(mirror, output), runner=runner or Threads(1))
-        path = Path(result.table)
-        return cls(path.read_bytes(), result.manifest, path)
-
-
-@dataclass(frozen=True)
 class Seam:
     """The mirror, and the table that any run of it must end with."""
 
     mirror: Path
-    reference: Reference
+    reference: Run
+
+    @classmethod
+    def build(cls, folder: Path, years: Sequence[int] = (2024,), states: Sequence[str] = ("53",)) -> None:
+        """Make both in a folder; the table is that of one thread, which takes the tasks in their order."""
+        mirror = build(folder / "mirror", years, states)
+        run(settings(mirror, folder / "out"), runner=Threads(1))
+
+    @classmethod
+    def of(cls, folder: Path) -> Seam:
+        return cls(folder / "mirror", Run(folder / "out", folder / "mirror"))
 
     @property
     def parts(self) -> int:

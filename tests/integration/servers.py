@@ -266,7 +266,7 @@ def clean_environment(**more: str) -> dict[str, str]:
 
 
 def zonal(
-    *words: object, folder: Path, timeout: float = 120, **environment: str
+    *words: object, folder: Path, timeout: float = 300, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run the installed command in a process of its own, in `folder`."""
     script = Path(sys.executable).with_name("zonal")

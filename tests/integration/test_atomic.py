@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builds import Run
 from faulty_proxy import FAULTS, faulty_proxy, seeded
 from servers import S3Server
 from town import Stopping, Town, Unplugged, ended, parts_of
@@ -28,18 +29,10 @@ from zonal.errors import InputError, OtherRunError, ZonalError
 from zonal.io.store.folder import Folder
 from zonal.io.store.lock import locked
 
-pytestmark = pytest.mark.timeout(180)
 
-
-@pytest.fixture(scope="module")
-def town(tmp_path_factory: pytest.TempPathFactory) -> Town:
-    return Town.build(tmp_path_factory.mktemp("town"))
-
-
-@pytest.fixture(scope="module")
-def reference(town: Town, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The table of a run that nothing disturbed."""
-    return Path(here(town, tmp_path_factory.mktemp("one") / "out").table).read_bytes()
+@pytest.fixture
+def reference(town_table: Run) -> bytes:
+    return town_table.bytes
 
 
 def here(town: Town, output: Path, *, fresh: bool = False, parts: int = -1, **more: Any) -> Result:

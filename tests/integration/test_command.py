@@ -309,11 +309,17 @@ def test_an_output_that_cannot_be_written_is_exit_code_3(call: Call, small: Smal
 
 
 @pytest.fixture(scope="session")
-def finished(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def once_finished(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished") / "out"
     settings = Settings(state="WI", year=2024, mirror=str(small.mirror), output=str(folder))
     run(settings, runner=Threads(1))
     return folder
+
+
+@pytest.fixture
+def finished(once_finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished output of one's own."""
+    return Path(shutil.copytree(once_finished, tmp_path_factory.mktemp("finished") / "out"))
 
 
 def test_the_output_of_another_run_is_left_alone_with_exit_code_6(
@@ -327,7 +333,7 @@ def test_the_output_of_another_run_is_left_alone_with_exit_code_6(
 
 
 def test_the_same_command_again_has_nothing_to_do(call: Call, small: Small, finished: Path) -> None:
-    said = call(*WI, "--mirror", small.mirror, "--output", finished)
+    said = call(*WI, "--mirror", small.mirror, "--output", finished, "--steps", "stats")
     assert said.code == 0
     assert re.search(r"stats\.parquet  \d+ zones, \d+ covered; nothing to do: already complete", said.out)
 
@@ -671,7 +677,8 @@ def test_ctrl_c_on_a_terminal_ends_the_run_and_its_workers(small: Small, tmp_pat
 def test_a_signal_does_not_wait_for_a_server_that_hangs(small: Small, tmp_path: Path) -> None:
     with http_server(small.mirror) as server:
         server.gate.clear()
-        command = _command(small, server, tmp_path)
+        # Were the server waited for, it would be for longer than this test may take.
+        command = _command(small, server, tmp_path, "--stall", "3600")
         with subprocess.Popen(
             command, cwd=tmp_path, env=clean_environment(), stderr=subprocess.PIPE
         ) as process:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import count, pairwise
 from pathlib import Path
@@ -20,8 +19,9 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 import synthetic
+from builds import Run
 from pyproj import Transformer
-from seam import SEAM, Reference, build, settings
+from seam import SEAM, Seam, settings
 from servers import http_server
 
 from zonal.cluster.connection import connect
@@ -29,19 +29,15 @@ from zonal.cluster.runner import Runner, Threads
 from zonal.engine.run import run
 from zonal.errors import OtherRunError
 
-pytestmark = pytest.mark.timeout(240)
+
+@pytest.fixture
+def mirror(wide_seam: Seam) -> Path:
+    return wide_seam.mirror
 
 
-@pytest.fixture(scope="module")
-def mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two states' zones over the same ground, and tiles of two years."""
-    return build(tmp_path_factory.mktemp("mirror"), years=(2023, 2024), states=("53", "41"))
-
-
-@pytest.fixture(scope="module")
-def reference(mirror: Path, tmp_path_factory: pytest.TempPathFactory) -> Reference:
-    """The table of one thread, in order."""
-    return Reference.of(mirror, tmp_path_factory.mktemp("one") / "out")
+@pytest.fixture
+def reference(wide_seam: Seam) -> Run:
+    return wide_seam.reference
 
 
 class Unplugged(Exception):
@@ -125,7 +121,7 @@ def evaluate(task: Any, done: dict[Any, Any]) -> Any:
 # ------------------------------------------------------------------ the plan is worth the name
 
 
-def test_the_plan_has_many_parts_and_units_and_two_tiles_in_two_utm_zones(reference: Reference) -> None:
+def test_the_plan_has_many_parts_and_units_and_two_tiles_in_two_utm_zones(reference: Run) -> None:
     plan, zones = reference.manifest["plan"], reference.manifest["zones"]
     assert plan["parts"] >= 20 and plan["units"] >= 40 and plan["tiles"] == 2
     crss = {tile["crs"] for tile in reference.manifest["fingerprint_of"]["tiles"].values()}
@@ -141,34 +137,31 @@ def test_the_plan_has_many_parts_and_units_and_two_tiles_in_two_utm_zones(refere
 # ------------------------------------------------------------------ who runs it
 
 
-def threads(number: int) -> Callable[[ExitStack], Runner]:
-    return lambda stack: Threads(number)
-
-
-def cluster(workers: int) -> Callable[[ExitStack], Runner]:
-    return lambda stack: stack.enter_context(connect("local", workers, 1))
-
-
-def shuffled(seed: int) -> Callable[[ExitStack], Runner]:
-    return lambda stack: Shuffled(seed)
+@pytest.fixture(scope="module")
+def two_workers() -> Iterator[Runner]:
+    with connect("local", 2, 1) as runner:
+        yield runner
 
 
 @pytest.mark.parametrize(
-    "start",
+    "runner",
     [
-        pytest.param(threads(1), id="1 thread again"),
-        pytest.param(threads(4), id="4 threads"),
-        pytest.param(cluster(1), id="1 worker process"),
-        pytest.param(cluster(4), id="4 worker processes"),
-        pytest.param(shuffled(1), id="shuffled"),
-        pytest.param(shuffled(2), id="shuffled otherwise"),
+        pytest.param(Threads(1), id="1 thread again"),
+        pytest.param(Threads(4), id="4 threads"),
+        pytest.param(None, id="2 worker processes"),
+        pytest.param(Shuffled(1), id="shuffled"),
+        pytest.param(Shuffled(2), id="shuffled otherwise"),
     ],
 )
 def test_the_table_is_bit_identical_whoever_runs_the_tasks(
-    mirror: Path, reference: Reference, tmp_path: Path, start: Callable[[ExitStack], Runner]
+    mirror: Path,
+    reference: Run,
+    tmp_path: Path,
+    runner: Runner | None,
+    request: pytest.FixtureRequest,
 ) -> None:
-    with ExitStack() as stack:
-        (result,) = run(settings(mirror, tmp_path / "out"), runner=start(stack))
+    runner = runner or request.getfixturevalue("two_workers")
+    (result,) = run(settings(mirror, tmp_path / "out"), runner=runner)
     assert Path(result.table).read_bytes() == reference.bytes
     for same in ("fingerprint", "zones", "plan", "stage_key"):
         assert result.manifest[same] == reference.manifest[same]
@@ -203,10 +196,13 @@ class Recorded:
         return self.runner.everywhere(function, *arguments)
 
 
-def test_a_part_is_written_as_soon_as_its_last_unit_is_in(mirror: Path, tmp_path: Path) -> None:
+def test_a_part_is_written_as_soon_as_its_last_unit_is_in(
+    mirror: Path, reference: Run, tmp_path: Path
+) -> None:
     with connect("local", 1, 1) as runner:
         recorded = Recorded(runner)
-        run(settings(mirror, tmp_path), runner=recorded)
+        (result,) = run(settings(mirror, tmp_path), runner=recorded)
+    assert Path(result.table).read_bytes() == reference.bytes
     came = {key: at for at, key in enumerate(recorded.came)}
     reports = {number: at for (name, number), at in came.items() if name.startswith("report-")}
     parts = [key for key in recorded.came if is_part(key)]
@@ -219,10 +215,10 @@ def test_a_part_is_written_as_soon_as_its_last_unit_is_in(mirror: Path, tmp_path
 
 
 def test_two_workers_ask_for_each_byte_of_a_tile_once_and_for_its_header_once(
-    mirror: Path, tmp_path: Path
+    mirror: Path, two_workers: Runner, tmp_path: Path
 ) -> None:
-    with http_server(mirror) as served, connect("local", 2, 1) as runner:
-        (result,) = run(settings(served.url, tmp_path), runner=runner)
+    with http_server(mirror) as served:
+        (result,) = run(settings(served.url, tmp_path), runner=two_workers)
     of_tile: dict[str, list[tuple[int, int]]] = {}
     for method, path, wanted in served.asked:
         if method == "GET" and path.endswith(".tiff"):
@@ -242,7 +238,7 @@ def test_two_workers_ask_for_each_byte_of_a_tile_once_and_for_its_header_once(
 
 @pytest.mark.parametrize("parts", [1, 7, 20])
 def test_a_run_that_was_stopped_goes_on_with_the_missing_parts_only(
-    mirror: Path, reference: Reference, tmp_path: Path, parts: int
+    mirror: Path, reference: Run, tmp_path: Path, parts: int
 ) -> None:
     given = settings(mirror, tmp_path / "out")
     first = Shuffled(seed=parts, parts=parts)
@@ -260,7 +256,7 @@ def test_a_run_that_was_stopped_goes_on_with_the_missing_parts_only(
 
 
 def test_a_run_stopped_three_times_ends_with_the_same_bytes(
-    mirror: Path, reference: Reference, tmp_path: Path
+    mirror: Path, reference: Run, tmp_path: Path
 ) -> None:
     given = settings(mirror, tmp_path / "out")
     for stop in (3, 5, 8):
@@ -273,7 +269,7 @@ def test_a_run_stopped_three_times_ends_with_the_same_bytes(
 
 
 def test_a_run_that_goes_on_with_other_parts_does_not_mix_them(
-    mirror: Path, reference: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mirror: Path, reference: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("zonal.planning.staging.ROW_GROUP", 10)  # so that parts of many row groups stay small
     given = [settings(mirror, tmp_path / "out", part_zones=zones) for zones in (20, 50)]
@@ -305,7 +301,7 @@ def test_a_tile_that_was_replaced_is_read_anew_in_the_same_process(mirror: Path,
 
 
 def test_another_run_in_the_same_folder_is_refused_and_harms_nothing(
-    mirror: Path, reference: Reference, tmp_path: Path
+    mirror: Path, reference: Run, tmp_path: Path
 ) -> None:
     with pytest.raises(Unplugged):
         run(settings(mirror, tmp_path / "out"), runner=Shuffled(seed=1, parts=4))
@@ -332,7 +328,7 @@ def test_another_run_in_the_same_folder_is_refused_and_harms_nothing(
     ],
 )
 def test_other_parts_and_units_give_the_same_numbers_bit_for_bit(
-    mirror: Path, reference: Reference, tmp_path: Path, grain: dict[str, int]
+    mirror: Path, reference: Run, tmp_path: Path, grain: dict[str, int]
 ) -> None:
     (result,) = run(settings(mirror, tmp_path / "out", **grain), runner=Threads(2))
     assert result.manifest["plan"] != reference.manifest["plan"]
@@ -350,7 +346,7 @@ def rows_by_id(table: pa.Table) -> pa.Table:
 
 
 def test_several_states_make_a_dataset_with_the_rows_of_single_runs(
-    mirror: Path, reference: Reference, tmp_path: Path
+    mirror: Path, reference: Run, tmp_path: Path
 ) -> None:
     given = settings(mirror, tmp_path / "both", state=["WA", "Oregon"])
     (result,) = run(given, runner=Threads(2))
@@ -375,7 +371,7 @@ def test_several_states_make_a_dataset_with_the_rows_of_single_runs(
 
 
 def test_several_years_are_sibling_outputs_over_one_stage(
-    mirror: Path, reference: Reference, tmp_path: Path
+    mirror: Path, reference: Run, tmp_path: Path
 ) -> None:
     told: list[str] = []
     given = settings(mirror, tmp_path / "wa", year="2023,2024")

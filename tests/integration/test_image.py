@@ -6,6 +6,7 @@ import json
 import platform
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -26,7 +27,7 @@ from test_atomic import may_mount
 
 from zonal.cluster.runner import Threads
 from zonal.config.workflows import load
-from zonal.demo.town import write_sample
+from zonal.demo.town import Sample
 from zonal.engine.run import run
 
 DOCKERFILE = REPO / "deploy/Dockerfile"
@@ -258,16 +259,18 @@ def warmed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     ours["NUMBA_CACHE_DIR"] = str(folder)
     command = shlex.split(commands()[-1])
     command[0] = command[0].replace("/opt/zonal/bin/python", sys.executable)
-    subprocess.run(command, cwd=source, env=clean_environment(**ours), check=True, timeout=280)
+    subprocess.run(command, cwd=source, env=clean_environment(**ours), check=True)
     assert list(folder.rglob("*.nbc"))
     return ours
 
 
+@pytest.mark.slow
 @mounting
 def test_a_worker_of_a_read_only_pod_compiles_nothing_and_gives_the_same_table(
-    warmed: dict[str, str], tmp_path: Path
+    warmed: dict[str, str], sample: Sample, tmp_path: Path
 ) -> None:
-    sample, out, tmp = write_sample(tmp_path / "zonal-demo"), tmp_path / "out", tmp_path / "tmp"
+    shutil.copytree(sample.folder, tmp_path / "zonal-demo")
+    out, tmp = tmp_path / "out", tmp_path / "tmp"
     out.mkdir()
     (pod,) = PODS["worker"]["spec"]["containers"]
     given = {"DASK_WORKER_NAME": "worker-1", "CPU_LIMIT": "2", "MEMORY_LIMIT": str(2**31)}
@@ -293,6 +296,7 @@ def test_a_worker_of_a_read_only_pod_compiles_nothing_and_gives_the_same_table(
     assert (out / "stats.parquet").read_bytes() == Path(local.table).read_bytes()
 
 
+@pytest.mark.slow
 @mounting
 def test_a_loop_that_a_read_only_cache_lacks_is_compiled(warmed: dict[str, str], tmp_path: Path) -> None:
     assert counts(tmp_path / "a", one_loop("int8"), **warmed) == [1, 0]
@@ -309,6 +313,7 @@ def test_where_no_place_can_be_written_to_each_process_compiles_for_itself(tmp_p
     assert counts(tmp_path / "tmp", one_loop("float32") + nowhere, NUMBA_CACHE_DIR="") == [0, 1]
 
 
+@pytest.mark.slow
 @mounting
 def test_loops_of_the_image_are_found_on_another_node(warmed: dict[str, str], tmp_path: Path) -> None:
     hits, misses = counts(tmp_path / "a", OTHER_CPU + ALL_LOOPS, **warmed)

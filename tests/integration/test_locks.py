@@ -11,35 +11,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from builds import Run
 from servers import http_server
 from town import Town, ended, parts_of
-
-from zonal.cluster.runner import Threads
-from zonal.config.settings import Settings
-from zonal.engine.run import run
-
-pytestmark = pytest.mark.timeout(180)
-
-
-@pytest.fixture(scope="module")
-def town(tmp_path_factory: pytest.TempPathFactory) -> Town:
-    return Town.build(tmp_path_factory.mktemp("town"))
 
 
 @pytest.fixture(scope="module")
 def mirror(town: Town) -> Iterator[str]:
     """The tiles again, from a server that nobody stops: they have the same ETags."""
-    with http_server(town.folder / "mirror") as server:
+    with http_server(town.mirror) as server:
         yield server.url
 
 
-@pytest.fixture(scope="module")
-def reference(town: Town, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The table of a run that nothing disturbed."""
-    (result,) = run(Settings(**town.settings(tmp_path_factory.mktemp("one") / "out")), runner=Threads(1))
-    plan = result.manifest["plan"]
-    assert plan["parts"] >= 20 and plan["units"] >= 40 and plan["tiles"] == 2
-    return Path(result.table).read_bytes()
+@pytest.fixture
+def reference(town_table: Run) -> bytes:
+    return town_table.bytes
 
 
 def status(output: Path) -> dict[str, object]:
@@ -67,7 +53,7 @@ def test_of_two_runs_on_one_output_the_second_is_told_who_is_first(
         seen = status(output)
         assert seen["state"] == "running" and f"process {first.pid} on" in str(seen["holder"])
         server.gate.set()
-        _, said = first.communicate(timeout=60)
+        _, said = first.communicate(timeout=300)
     assert first.returncode == 0, said
     assert (output / "stats.parquet").read_bytes() == reference
     assert sorted(path.name for path in output.iterdir()) == ["manifest.json", "stats.parquet"]
@@ -116,7 +102,7 @@ def test_a_stopped_run_loses_its_lock_and_publishes_nothing_when_it_is_continued
         finally:
             first.send_signal(signal.SIGCONT)
         server.gate.set()
-        _, said = first.communicate(timeout=60)
+        _, said = first.communicate(timeout=300)
     assert first.returncode == 5, said
     last = said.strip().splitlines()[-1]
     assert "nothing more is written" in last

@@ -22,17 +22,14 @@ from processes import wait_for
 from prometheus_client.parser import text_string_to_metric_families as parsed
 from servers import FolderServer, clean_environment, http_server
 
-pytestmark = pytest.mark.timeout(240)
-
 LOGIN = "reader:pa55word"
 
 Samples = dict[tuple[str, ...], float]
 
 
-@pytest.fixture(scope="module")
-def mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The plan across the seam, of two years."""
-    return seam.build(tmp_path_factory.mktemp("logs") / "mirror", (2023, 2024))
+@pytest.fixture
+def mirror(wide_seam: seam.Seam) -> Path:
+    return wide_seam.mirror
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,7 @@ class Logged:
         """What is served; None once the run is over."""
         url = wait_for(self.lines, "no line")[0]["message"].removeprefix("metrics: ")
         try:
-            with urllib.request.urlopen(url, timeout=30) as answer:
+            with urllib.request.urlopen(url, timeout=120) as answer:
                 text = answer.read().decode()
         except (OSError, HTTPException):
             return None
@@ -186,7 +183,7 @@ def test_a_run_that_is_stopped_says_so_with_the_id_that_its_lock_had(mirror: Pat
         server.gate.clear()
         held = json.loads((tmp_path / "out/.work/lock.json").read_text())["session"]
         run.process.send_signal(signal.SIGTERM)
-        assert run.process.wait(timeout=60) == 143
+        assert run.process.wait(timeout=300) == 143
         last = run.lines()[-1]
     assert (last["level"], last["state"], last["year"], last["run"]) == ("error", "WA", 2024, held)
 
@@ -199,7 +196,7 @@ def test_metrics_are_served_where_nothing_is_to_do(seam_output: Path, mirror: Pa
         server.gate.clear()
         assert [name for name, *_ in run.metrics() or ()] == ["zonal_info"]
         server.gate.set()
-        assert run.process.wait(timeout=60) == 0
+        assert run.process.wait(timeout=300) == 0
         assert run.metrics() is None
 
 
@@ -210,5 +207,5 @@ def seam_output(mirror: Path, tmp_path: Path) -> Path:
         http_server(mirror, login=LOGIN) as server,
         started(server, tmp_path / "out", "--steps", "stats") as run,
     ):
-        assert run.process.wait(timeout=120) == 0
+        assert run.process.wait(timeout=300) == 0
     return tmp_path / "out"

@@ -82,12 +82,13 @@ def resident(settings: dict[str, Any], told: Any) -> None:
     told.send(runner.resident)
 
 
+@pytest.mark.slow
 def test_resident_memory_after_64_chunks_is_that_after_16(inputs: dict[str, Any]) -> None:
     context = multiprocessing.get_context("spawn")
     mine, its = context.Pipe(duplex=False)
     child = context.Process(target=resident, args=(inputs, its))
     child.start()
-    assert mine.poll(120), "the run did not end, or failed"
+    assert mine.poll(300), "the run did not end, or failed"
     after = mine.recv()
     child.join(timeout=60)
     assert len(after) == 16  # units of 4 chunks

@@ -9,7 +9,8 @@ from typing import Any
 
 import fsspec
 import pytest
-from processes import Cluster, dask_cluster
+from distributed import Client
+from processes import Cluster, dask_cluster, wait_for
 from seam import Seam, is_right, settings
 from servers import http_server
 
@@ -19,15 +20,22 @@ from zonal.engine.run import run
 from zonal.errors import InputError, StoreError
 from zonal.events import Event
 
-pytestmark = pytest.mark.timeout(120)
-
 BLIND = Path(__file__).with_name("blind.py")
 
 
+@pytest.fixture(scope="module")
+def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with dask_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    with dask_cluster(tmp_path / "cluster") as found:
-        yield found
+def cluster(scheduler: Cluster) -> Iterator[Cluster]:
+    """The one scheduler, without workers."""
+    yield scheduler
+    scheduler.end_all()
+    with Client(scheduler.address, set_as_default=False) as client:
+        wait_for(lambda: not client.scheduler_info()["workers"], "the workers never left")
 
 
 def test_units_that_fail_on_one_worker_are_done_by_another(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from builds import Run
 from servers import S3Server, http_server, zonal
 from town import Stopping, Town, Unplugged
 
-from zonal.cluster.runner import Threads
 from zonal.config.settings import Settings
 from zonal.engine.run import run
 from zonal.engine.status import Status, status_of
@@ -19,13 +20,6 @@ from zonal.errors import InputError
 from zonal.io.store.folder import Folder
 from zonal.io.store.lock import locked
 from zonal.io.table.names import LOCK
-
-pytestmark = pytest.mark.timeout(120)
-
-
-@pytest.fixture(scope="module")
-def town(tmp_path_factory: pytest.TempPathFactory) -> Town:
-    return Town.build(tmp_path_factory.mktemp("town"))
 
 
 @pytest.fixture
@@ -36,11 +30,9 @@ def stopped(town: Town, tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-@pytest.fixture(scope="module")
-def finished(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("finished") / "out"
-    run(Settings(**town.settings(output)), runner=Threads(2))
-    return output
+@pytest.fixture
+def finished(town_table: Run) -> Path:
+    return town_table.folder
 
 
 def look(output: Path) -> Status:
@@ -105,9 +97,10 @@ def test_a_lock_without_signs_of_life_is_not_running(stopped: Path) -> None:
     assert "once it has seen that the lock's holder is gone" in seen.next
 
 
-def test_a_finished_table_that_is_being_replaced_is_told_of_too(town: Town, tmp_path: Path) -> None:
-    output = tmp_path / "out"
-    run(Settings(**town.settings(output)), runner=Threads(2))
+def test_a_finished_table_that_is_being_replaced_is_told_of_too(
+    town: Town, finished: Path, tmp_path: Path
+) -> None:
+    output = Path(shutil.copytree(finished, tmp_path / "out"))
     with pytest.raises(Unplugged):
         run(Settings(**town.settings(output, coverage="center")), runner=Stopping(3), fresh=True)
     seen = look(output)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,16 @@ import geopandas as gpd
 import pandas as pd
 import pytest
 import shapely
+from builds import Builds
 from processes import wait_for
-from seam import FINE, build
+from seam import FINE, Seam
 from servers import S3Server, clean_environment, http_server, zonal
 
 from zonal import steps
 from zonal.cluster.runner import Threads
 from zonal.config.settings import Settings
 from zonal.config.workflows import load
-from zonal.demo.town import write_sample
+from zonal.demo.town import Sample
 from zonal.engine.run import Result
 from zonal.engine.run import run as make_table
 from zonal.errors import InputError, LockedError, UsageError
@@ -31,8 +33,6 @@ from zonal.events import Event
 from zonal.findings.evaluation.schema import Evaluation
 from zonal.io.store.folder import Folder
 from zonal.io.store.lock import locked
-
-pytestmark = pytest.mark.timeout(240)
 
 HERE = Threads(2)
 MADE = {
@@ -42,21 +42,30 @@ MADE = {
 }
 
 
-@pytest.fixture(scope="module")
-def town(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("town")
-    write_sample(folder)
-    make_table(asked(folder, folder / "table"), runner=HERE)
-    return folder
+@dataclass(frozen=True)
+class Town:
+    """The demo's town, and a finished table of it."""
+
+    sample: Sample
+    table: Path
 
 
-@pytest.fixture(scope="module")
-def whole(town: Path) -> Path:
+@pytest.fixture(scope="session")
+def town(sample: Sample, builds: Builds) -> Town:
+    def make(folder: Path) -> None:
+        make_table(asked(sample, folder / "out"), runner=HERE)
+
+    return Town(sample, builds.folder("town-table", make) / "out")
+
+
+@pytest.fixture(scope="session")
+def whole(town: Town, builds: Builds) -> Path:
     """An output with all that a run makes."""
-    output = town / "whole"
-    shutil.copytree(town / "table", output)
-    taken(town, output)
-    return output
+
+    def make(folder: Path) -> None:
+        taken(town, Path(shutil.copytree(town.table, folder / "whole")))
+
+    return builds.folder("town-whole", make) / "whole"
 
 
 @pytest.fixture
@@ -68,15 +77,15 @@ FEW: dict[str, Any] = {"folds": 2}
 """Of an evaluation, to be quick."""
 
 
-def asked(town: Path, output: Path, evaluate: dict[str, Any] | None = FEW, **more: Any) -> Settings:
-    places = {"zones": str(town / "zones.parquet"), "mirror": str(town / "mirror"), "output": str(output)}
+def asked(sample: Sample, output: Path, evaluate: dict[str, Any] | None = FEW, **more: Any) -> Settings:
+    places = {"zones": str(sample.zones), "mirror": str(sample.mirror), "output": str(output)}
     section = {} if evaluate is None else {"evaluate": FEW | evaluate}
     return load("demo", places | section | more)
 
 
-def taken(town: Path, output: Path, *, fresh: bool = False, **more: Any) -> tuple[Result, list[Event]]:
+def taken(town: Town, output: Path, *, fresh: bool = False, **more: Any) -> tuple[Result, list[Event]]:
     events: list[Event] = []
-    (result,) = steps.run(asked(town, output, **more), fresh=fresh, notify=events.append, runner=HERE)
+    (result,) = steps.run(asked(town.sample, output, **more), fresh=fresh, notify=events.append, runner=HERE)
     return result, events
 
 
@@ -95,7 +104,7 @@ def test_a_run_makes_the_table_its_map_its_evaluation_and_its_report(whole: Path
     Evaluation.model_validate_json((whole / "evaluation.json").read_bytes())
 
 
-def test_the_same_run_again_makes_nothing_anew(town: Path, output: Path) -> None:
+def test_the_same_run_again_makes_nothing_anew(town: Town, output: Path) -> None:
     before = times(output)
     result, events = taken(town, output)
     assert changed(before, output) == set()
@@ -112,7 +121,7 @@ def test_the_same_run_again_makes_nothing_anew(town: Path, output: Path) -> None
     ],
 )
 def test_other_settings_of_a_step_make_it_anew_and_the_report(
-    town: Path, output: Path, more: dict[str, Any], again: Sequence[str]
+    town: Town, output: Path, more: dict[str, Any], again: Sequence[str]
 ) -> None:
     before = times(output)
     taken(town, output, **more)
@@ -122,14 +131,14 @@ def test_other_settings_of_a_step_make_it_anew_and_the_report(
     assert not changed(before, output) & others
 
 
-def test_a_file_that_went_away_is_made_again(town: Path, output: Path) -> None:
+def test_a_file_that_went_away_is_made_again(town: Town, output: Path) -> None:
     (output / "evaluation.md").unlink()
     before = times(output)
     taken(town, output, steps="stats,pca,evaluate")
     assert changed(before, output) == MADE["evaluate"]
 
 
-def test_attributes_that_changed_are_evaluated_anew(town: Path, output: Path, tmp_path: Path) -> None:
+def test_attributes_that_changed_are_evaluated_anew(town: Town, output: Path, tmp_path: Path) -> None:
     rent = tmp_path / "rent.csv"
     ids = gpd.read_parquet(output / "stats.parquet", columns=["GEOID20", "geometry"])["GEOID20"]
     frame = pd.DataFrame({"GEOID20": ids, "rent": range(len(ids))})
@@ -147,12 +156,12 @@ def test_attributes_that_changed_are_evaluated_anew(town: Path, output: Path, tm
     assert second.attributes is not None and second.attributes.table_unmatched == 5
 
 
-def test_a_new_table_removes_what_was_made_of_the_old_one(town: Path, output: Path) -> None:
+def test_a_new_table_removes_what_was_made_of_the_old_one(town: Town, output: Path) -> None:
     taken(town, output, fresh=True, steps="stats")
     assert {path.name for path in output.iterdir()} == {"stats.parquet", "manifest.json"}
 
 
-def test_steps_without_a_table_say_which_step_makes_it(town: Path, tmp_path: Path) -> None:
+def test_steps_without_a_table_say_which_step_makes_it(town: Town, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no finished table here; the step 'stats' makes it"):
         taken(town, tmp_path / "none", steps="pca")
 
@@ -163,7 +172,7 @@ def squares(count: int) -> gpd.GeoDataFrame:
     return gpd.GeoDataFrame({"id": [f"z{n}" for n in range(count)]}, geometry=boxes, crs=4269)
 
 
-def test_a_run_goes_as_far_as_its_zones_allow(town: Path, tmp_path: Path) -> None:
+def test_a_run_goes_as_far_as_its_zones_allow(town: Town, tmp_path: Path) -> None:
     squares(1).to_parquet(tmp_path / "one.parquet")
     words = {"zones": str(tmp_path / "one.parquet"), "zone_id": "id", "evaluate": None}
     result, events = taken(town, tmp_path / "out", **words)
@@ -180,7 +189,7 @@ def test_a_run_goes_as_far_as_its_zones_allow(town: Path, tmp_path: Path) -> Non
         taken(town, tmp_path / "out", **words | {"evaluate": FEW})
 
 
-def test_zones_without_attributes_have_an_evaluation_that_says_so(town: Path, tmp_path: Path) -> None:
+def test_zones_without_attributes_have_an_evaluation_that_says_so(town: Town, tmp_path: Path) -> None:
     squares(30).to_parquet(tmp_path / "zones.parquet")
     taken(town, tmp_path / "out", zones=str(tmp_path / "zones.parquet"), zone_id="id")
     found = Evaluation.model_validate_json((tmp_path / "out" / "evaluation.json").read_bytes())
@@ -188,7 +197,7 @@ def test_zones_without_attributes_have_an_evaluation_that_says_so(town: Path, tm
 
 
 def test_a_step_that_could_not_be_written_is_taken_again(
-    town: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+    town: Town, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any) -> None:
         raise InputError("the map cannot be written in /tmp: is the disk full?")
@@ -199,7 +208,7 @@ def test_a_step_that_could_not_be_written_is_taken_again(
         taken(town, output, pca={"resolution": 20}, steps="pca")
     assert changed(before, output) == set()
     shutil.rmtree(output)
-    shutil.copytree(town / "table", output)
+    shutil.copytree(town.table, output)
     with monkeypatch.context() as patch, pytest.raises(InputError, match="disk full"):
         patch.setattr("zonal.findings.map.draw.write_cog", full)
         taken(town, output)
@@ -208,7 +217,7 @@ def test_a_step_that_could_not_be_written_is_taken_again(
 
 
 def test_a_new_table_also_removes_files_that_were_being_replaced(
-    town: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+    town: Town, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = Folder.move
 
@@ -224,7 +233,7 @@ def test_a_new_table_also_removes_files_that_were_being_replaced(
     assert {path.name for path in output.iterdir()} == {"stats.parquet", "manifest.json"}
 
 
-def test_an_output_in_use_is_left_alone(town: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_output_in_use_is_left_alone(town: Town, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = times(output)
     with locked(Folder(str(output / ".work"))), pytest.raises(LockedError):
         monkeypatch.setenv("ZONAL_OWNER", "somebody else")
@@ -268,12 +277,14 @@ def test_the_commands_make_an_outputs_files_anew(output: Path) -> None:
         assert {Path(line).name for line in done.stdout.splitlines()} == MADE[step]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    ("number", "code"), [pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow), (signal.SIGKILL, -9)]
+)
 def test_a_run_stopped_in_a_step_keeps_what_is_done_and_goes_on_there(
-    town: Path, tmp_path: Path, number: int, code: int
+    town: Town, tmp_path: Path, number: int, code: int
 ) -> None:
     output = tmp_path / "out"
-    shutil.copytree(town / "table", output)
+    shutil.copytree(town.table, output)
     ids = gpd.read_parquet(output / "stats.parquet", columns=["GEOID20", "geometry"])["GEOID20"]
     served = tmp_path / "served"
     served.mkdir()
@@ -283,7 +294,7 @@ def test_a_run_stopped_in_a_step_keeps_what_is_done_and_goes_on_there(
         more = {"evaluate": {"attributes": f"{server.url}/rent.csv"}, "stall": 300}
         workflow = tmp_path / "mine.yaml"  # JSON is YAML too
         workflow.write_text(
-            json.dumps(asked(town, output, **more).model_dump(mode="json", exclude_unset=True))
+            json.dumps(asked(town.sample, output, **more).model_dump(mode="json", exclude_unset=True))
         )
         command = [sys.executable, "-m", "zonal", "run", str(workflow)]
         with subprocess.Popen(command, env=clean_environment(), stderr=subprocess.PIPE, text=True) as process:
@@ -294,7 +305,7 @@ def test_a_run_stopped_in_a_step_keeps_what_is_done_and_goes_on_there(
                 wait_for(lambda: server.asked or process.poll() is not None, "nothing was asked for")
                 assert process.poll() is None, process.stderr and process.stderr.read()
                 process.send_signal(number)
-                process.wait(60)
+                process.wait(300)
             finally:
                 process.kill()
         server.gate.set()
@@ -308,10 +319,10 @@ def test_a_run_stopped_in_a_step_keeps_what_is_done_and_goes_on_there(
     assert {path.name for path in output.iterdir()} == kept | MADE["evaluate"] | MADE["report"]
 
 
-def test_an_output_on_s3_has_the_same_files(town: Path, whole: Path, s3: S3Server) -> None:
+def test_an_output_on_s3_has_the_same_files(town: Town, whole: Path, s3: S3Server) -> None:
     fs = s3.filesystem()
     fs.mkdirs("findings", exist_ok=True)
-    fs.put(str(town / "table") + "/", "findings/town/", recursive=True)
+    fs.put(f"{town.table}/", "findings/town/", recursive=True)
     taken(town, "s3://findings/town", storage_options={"s3": s3.options})  # type: ignore[arg-type]
     assert {key.removeprefix("town/") for key in s3.keys("findings")} == {
         path.name for path in whole.iterdir()
@@ -326,9 +337,8 @@ def without_place(data: bytes) -> bytes:
     return b"" if b"findings/town" in data or b"/whole" in data else data
 
 
-def test_several_states_and_years_have_a_map_each_and_one_evaluation(tmp_path: Path) -> None:
-    build(tmp_path / "mirror", years=(2023, 2024), states=("53", "41"))
-    words = {"state": "WA,OR", "year": "2023,2024", "mirror": str(tmp_path / "mirror"), "keep_water": True}
+def test_several_states_and_years_have_a_map_each_and_one_evaluation(wide_seam: Seam, tmp_path: Path) -> None:
+    words = {"state": "WA,OR", "year": "2023,2024", "mirror": str(wide_seam.mirror), "keep_water": True}
     settings = load(None, words | {"output": str(tmp_path / "out"), **FINE})
     results = steps.run(settings, runner=HERE)
     assert len(results) == 2

@@ -25,8 +25,6 @@ from zonal.io.store.folder import Folder
 from zonal.io.store.ranges import ReadPolicy
 from zonal.planning.stage import EVERY_YEAR, Batch, Stage, write_batch, zone_table
 
-pytestmark = pytest.mark.timeout(240)
-
 TILE = "tge-labs/aef/v1/annual/2024/16N/xwi2024demo000001-0000000000-0000000000.tiff"
 PASSWORD = "hunter2-of-the-loopback"
 

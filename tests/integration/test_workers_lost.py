@@ -16,8 +16,6 @@ from processes import Cluster, dask_cluster, zonal_run
 from seam import Seam, goes_on, is_right, some_written, workflow, written
 from servers import http_server
 
-pytestmark = pytest.mark.timeout(240)
-
 DEADLY = Path(__file__).with_name("deadly.py")
 
 LATENCY = 0.1
@@ -59,7 +57,13 @@ def test_a_worker_killed_in_mid_run_does_not_show_in_the_table(
     assert is_right(seam, output)
 
 
-@pytest.mark.parametrize("comes_back", [False, True], ids=["for good", "for a while"])
+@pytest.mark.parametrize(
+    "comes_back",
+    [
+        pytest.param(False, id="for good"),
+        pytest.param(True, id="for a while", marks=pytest.mark.slow),
+    ],
+)
 def test_all_workers_killed_is_waited_for_and_then_a_stop_that_can_go_on(
     seam: Seam, cluster: Cluster, tmp_path: Path, comes_back: bool
 ) -> None:

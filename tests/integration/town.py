@@ -24,26 +24,21 @@ class Town:
 
     Parameters
     ----------
-    folder : Path
-        Holds ``mirror/``.
+    mirror : Path
+        That of the seam.
     """
 
-    folder: Path
-
-    @classmethod
-    def build(cls, folder: Path) -> Town:
-        seam.build(folder / "mirror")
-        return cls(folder)
+    mirror: Path
 
     def settings(self, output: object, mirror: str = "", **more: Any) -> dict[str, Any]:
-        place = {"mirror": mirror or str(self.folder / "mirror"), "output": str(output)}
+        place = {"mirror": mirror or str(self.mirror), "output": str(output)}
         table = {"state": "WA", "year": 2024, "keep_water": True, "steps": "stats"}
         return {**table, **place, **seam.FINE, **more}
 
-    def command(self, output: object, mirror: str = "", *words: str, **more: Any) -> list[str]:
-        """Words that run it; the settings are in a workflow file beside the mirror (YAML is also JSON)."""
+    def command(self, output: Path, mirror: str = "", *words: str, **more: Any) -> list[str]:
+        """Words that run it; the settings are in a workflow file beside the output (YAML is also JSON)."""
         text = json.dumps(self.settings(output, mirror, workers=1, threads=1, **more))
-        workflow = self.folder / f"{abs(hash(text))}.yaml"
+        workflow = output.with_name(f"{abs(hash(text))}.yaml")
         workflow.write_text(text)
         return [sys.executable, "-m", "zonal", "run", str(workflow), *words]
 
@@ -52,7 +47,7 @@ class Town:
         self, output: Path, **environment: str
     ) -> Iterator[tuple[subprocess.Popen[str], FolderServer]]:
         """A run in a process of its own that has written some parts and waits for the server of its tiles."""
-        with http_server(self.folder / "mirror") as server:
+        with http_server(self.mirror) as server:
             command = self.command(output, server.url)
             with subprocess.Popen(
                 command, env=clean_environment(**environment), stderr=subprocess.PIPE, text=True
@@ -80,7 +75,7 @@ def ended(command: Sequence[str], **environment: str) -> subprocess.CompletedPro
         env=clean_environment(**environment),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
 

@@ -8,13 +8,11 @@ from pathlib import Path
 
 import pytest
 from fuzz.targets import read_tiff, read_yaml, tiff_seeds, yaml_seeds
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 MOST = 64 * 2**20
 """Bytes of memory that a case may take: the file, its header's arrays and its chunks are a few MB at most."""
-
-SLOW = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 NUMBERS = st.sampled_from([0, 1, 2, 3, 7, 8, 255, 2**15, 2**16 - 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1])
 WORDS = st.sampled_from([
@@ -80,11 +78,10 @@ def mangled(draw: st.DrawFn, seeds: list[bytes]) -> bytes:
     return bytes(raw)
 
 
-@pytest.mark.timeout(60)
 def test_no_change_of_a_tiff_brings_out_another_error_or_much_memory(
     tiffs: list[bytes], tmp_path: Path, bounded: None
 ) -> None:
-    @settings(SLOW, max_examples=500)
+    @settings(max_examples=5 * settings.default.max_examples)
     @given(mangled(tiffs) | st.binary(max_size=200))
     def check(raw: bytes) -> None:
         tracemalloc.reset_peak()
@@ -111,11 +108,10 @@ def written(draw: st.DrawFn) -> bytes:
     return raw + draw(st.sampled_from([b"", b"", b"\xff", b"\xed\xa0\x80"]))
 
 
-@pytest.mark.timeout(60)
 def test_no_text_brings_out_another_error_of_the_workflow_or_the_catalog_loader(
     tmp_path: Path, bounded: None
 ) -> None:
-    @settings(SLOW, max_examples=250)
+    @settings(max_examples=5 * settings.default.max_examples // 2)
     @given(written() | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")))
     def check(raw: bytes) -> None:
         tracemalloc.reset_peak()

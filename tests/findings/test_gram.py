@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from zonal.findings import gram as module
@@ -30,7 +30,6 @@ def same(found: Gram, values: Floats) -> None:
         assert found.variance == pytest.approx(values.var(axis=0), abs=near)
 
 
-@settings(deadline=None)
 @given(shapes, centres, seeds)
 def test_the_sum_of_two_is_that_of_all_their_rows(
     shape: tuple[int, int, int], centre: float, seed: int
@@ -40,7 +39,6 @@ def test_the_sum_of_two_is_that_of_all_their_rows(
     same(Gram.of(values[:first]) + Gram.of(values[first:]), values)
 
 
-@settings(deadline=None)
 @given(shapes, seeds, st.data())
 def test_selected_columns_are_those_of_the_matrix(
     shape: tuple[int, int, int], seed: int, data: st.DataObject

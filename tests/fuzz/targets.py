@@ -33,7 +33,7 @@ def read_tiff(raw: bytes, folder: Path) -> int:
     """Open a file in both rules and decode all its chunks; return how many were right."""
     path = folder / "x.tif"
     path.write_bytes(raw)
-    decoded, start = 0, time.monotonic()
+    decoded, start = 0, time.process_time()
     for rule in RULES:
         with contextlib.suppress(ZonalError):
             cog = Cog.open(str(path), rule=rule)
@@ -44,7 +44,7 @@ def read_tiff(raw: bytes, folder: Path) -> int:
                 with contextlib.suppress(ZonalError):
                     cog.decode(cog.fetch(chunk))
                     decoded += 1
-    assert time.monotonic() - start < SECONDS
+    assert time.process_time() - start < SECONDS
     return decoded
 
 
@@ -52,14 +52,14 @@ def read_yaml(raw: bytes, folder: Path) -> int:
     """Load a file as a workflow and as a catalog; return how often that went well."""
     path = folder / "x.yaml"
     path.write_bytes(raw)
-    loaded, start = 0, time.monotonic()
+    loaded, start = 0, time.process_time()
     with contextlib.suppress(UsageError, InputError):
         assert repr(load(str(path)))
         loaded += 1
     with contextlib.suppress(InputError):
         assert repr(Catalog.load(str(path)))
         loaded += 1
-    assert time.monotonic() - start < SECONDS
+    assert time.process_time() - start < SECONDS
     return loaded
 
 

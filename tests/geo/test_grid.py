@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from zonal.geo.grid import Grid
@@ -44,7 +44,6 @@ def test_a_chunk_that_is_not_there_is_an_error(chunk: int) -> None:
         SOUTH_UP.chunk(chunk)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     st.integers(1, 70),
     st.integers(1, 70),

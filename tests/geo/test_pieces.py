@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyproj
 import pytest
 import shapely
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from shapely.affinity import translate
 from synthetic import jittered_blocks
@@ -319,7 +319,6 @@ def test_a_raster_with_one_crs_leaves_zones_uncut() -> None:
     assert pieces.geometry[1] is zones[2]
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     st.floats(-200, 200),
     st.one_of(st.floats(-70, 70), st.floats(-0.2, 0.2)),

@@ -11,7 +11,7 @@ import pandas as pd
 import pyproj
 import pytest
 import shapely
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import Tile as SyntheticTile
 from synthetic import index_frame, utm_grid
@@ -172,7 +172,6 @@ def test_near_finds_each_tile_once_for_many_boxes_and_none_for_none() -> None:
 # ------------------------------------------------------------------ own
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 7))
 def test_overlapping_extents_own_disjoint_ground_that_leaves_nothing_out(seed: int, count: int) -> None:
     rng = np.random.default_rng(seed)
@@ -188,7 +187,8 @@ def test_overlapping_extents_own_disjoint_ground_that_leaves_nothing_out(seed: i
         group = [tile for tile in owned if tile.epsg == epsg]
         union = shapely.union_all([tile.extent for tile in group])
         grounds = [tile.owned for tile in group]
-        assert all(g.geom_type in ("Polygon", "MultiPolygon") for g in grounds)
+        # A tile that lies in an earlier one owns nothing.
+        assert all(g.is_empty or g.geom_type in ("Polygon", "MultiPolygon") for g in grounds)
         assert sum(g.area for g in grounds) == pytest.approx(union.area, abs=1e-3)
         assert shapely.union_all(grounds).symmetric_difference(union).area < 1e-3
         for tile in group:
@@ -377,7 +377,6 @@ def test_ground_at_the_antimeridian_that_two_neighbours_hold_is_taken_once() -> 
     assert total == pytest.approx(ground(zone), rel=2e-4)
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_boxes_are_covered_by_extents_as_by_their_union(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -7,15 +7,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import shapely
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import utm_grid
 
 from zonal.geo.pieces import Pieces
 from zonal.planning.tiles import Tile, own
 from zonal.planning.units import Outlines, Plan, RowGroups, Touches, join, make, touches
-
-lean = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 
 ORIGIN = np.array([500_000.0, 4_000_000.0])
 
@@ -85,7 +83,6 @@ def worlds(draw: st.DrawFn) -> tuple[Pieces, Array, list[Tile]]:
     return Pieces(pieces.zone, epsg, pieces.geometry), row_group, own(tiles)
 
 
-@lean
 @given(worlds())
 def test_touched_chunks_are_those_that_share_ground_with_a_piece(
     world: tuple[Pieces, Array, list[Tile]],
@@ -105,7 +102,6 @@ def test_touched_chunks_are_those_that_share_ground_with_a_piece(
     assert certain <= found <= possible
 
 
-@lean
 @given(st.integers(0, 2**32 - 1))
 def test_among_many_tiles_and_batches_each_piece_finds_the_tiles_under_it(seed: int) -> None:
     """Whatever the order of pieces, as if each were asked alone."""
@@ -214,7 +210,6 @@ def chunks_of(touched: Touches, first: int, last: int) -> set[tuple[int, int]]:
     return set(zip(touched.tile[mine].tolist(), touched.chunk[mine].tolist(), strict=True))
 
 
-@lean
 @given(incidences())
 def test_parts_hold_all_zones_in_order_within_their_caps_and_batches(
     given_: tuple[RowGroups, Touches, list[Tile], dict[str, int]],
@@ -236,7 +231,6 @@ def test_parts_hold_all_zones_in_order_within_their_caps_and_batches(
     assert plan.zones == groups.bounds[-1]
 
 
-@lean
 @given(incidences())
 def test_every_part_gets_each_of_its_chunks_from_just_one_unit(
     given_: tuple[RowGroups, Touches, list[Tile], dict[str, int]],
@@ -266,7 +260,6 @@ def test_every_part_gets_each_of_its_chunks_from_just_one_unit(
         assert unit.row_groups == tuple(np.unique(rows).tolist())
 
 
-@lean
 @given(incidences())
 def test_equal_input_gives_an_equal_plan(
     given_: tuple[RowGroups, Touches, list[Tile], dict[str, int]],

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import shapely
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from rasterio.features import rasterize
 from rasterio.transform import Affine
@@ -21,8 +21,6 @@ from zonal.stats.coverage import Coverage, cover
 
 NORTH_UP, SOUTH_UP = -1, 1
 WIDTH, HEIGHT = 14, 11
-
-lean = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 
 
 def grid_of(
@@ -172,7 +170,6 @@ def placed(zone: Any, size: float, at: tuple[float, float]) -> Any:
 # Fractions
 
 
-@lean
 @given(st.lists(polygons(), min_size=1, max_size=4), ups, places)
 def test_fractions_equal_those_of_exactextract(zones: list[Any], up: int, place: Any) -> None:
     grid = grid_of(up, size=place[0], at=place[1])
@@ -182,7 +179,6 @@ def test_fractions_equal_those_of_exactextract(zones: list[Any], up: int, place:
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
 
 
-@lean
 @given(polygons(), ups)
 def test_fractions_equal_the_area_of_each_pixel_cut_by_the_zone(zone: Any, up: int) -> None:
     grid = grid_of(up)
@@ -190,7 +186,6 @@ def test_fractions_equal_the_area_of_each_pixel_cut_by_the_zone(zone: Any, up: i
     np.testing.assert_allclose(fractions(zone, grid), measured(zone, grid), rtol=0, atol=2e-9 + 1e-14 * far)
 
 
-@lean
 @given(polygons(), ups, places)
 def test_sum_of_fractions_is_the_area_inside_the_chunk(zone: Any, up: int, place: Any) -> None:
     grid = grid_of(up, size=place[0], at=place[1])
@@ -199,7 +194,6 @@ def test_sum_of_fractions_is_the_area_inside_the_chunk(zone: Any, up: int, place
     assert fractions(zone, grid).sum() * grid.pixel_area == pytest.approx(inside, abs=2e-7 * grid.pixel_area)
 
 
-@lean
 @given(polygons(), ups, st.integers(1, WIDTH), st.integers(1, HEIGHT), places)
 def test_chunks_of_a_cut_grid_have_the_weights_of_the_uncut_grid(
     zone: Any, up: int, chunk_width: int, chunk_height: int, place: Any
@@ -221,7 +215,6 @@ def test_chunks_of_a_cut_grid_have_the_weights_of_the_uncut_grid(
         np.testing.assert_allclose(pieces, whole, rtol=0, atol=tolerance)
 
 
-@lean
 @given(polygons(), places)
 def test_north_up_and_south_up_agree(zone: Any, place: Any) -> None:
     zone = placed(zone, *place)
@@ -231,7 +224,6 @@ def test_north_up_and_south_up_agree(zone: Any, place: Any) -> None:
         np.testing.assert_array_equal(centers(zone, north)[::-1], centers(zone, south))
 
 
-@lean
 @given(polygons())
 def test_direction_of_rings_does_not_matter(zone: Any) -> None:
     for turned in (shapely.reverse(zone), shapely.orient_polygons(zone)):
@@ -297,7 +289,6 @@ def test_voronoi_cells_with_many_vertices_partition_the_grid() -> None:
 # Centres
 
 
-@lean
 @given(polygons(), ups)
 def test_centers_equal_a_rasterio_mask_where_no_centre_lies_on_the_border(zone: Any, up: int) -> None:
     grid = grid_of(up)
@@ -309,7 +300,6 @@ def test_centers_equal_a_rasterio_mask_where_no_centre_lies_on_the_border(zone: 
     np.testing.assert_array_equal(centers(zone, grid)[clear], mask[clear])
 
 
-@lean
 @given(polygons(), ups)
 def test_centers_equal_point_in_polygon(zone: Any, up: int) -> None:
     grid = grid_of(up)

@@ -7,15 +7,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from zonal.stats import kernels
 from zonal.stats.coverage import Coverage
 from zonal.stats.moments import CodeMoments, accumulate
 from zonal.stats.preload import preload
-
-lean = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 
 Array = npt.NDArray[Any]
 
@@ -98,7 +96,6 @@ def same_bits(a: CodeMoments, b: CodeMoments) -> None:
         assert ours.tobytes() == theirs.tobytes(), name
 
 
-@lean
 @given(
     st.integers(0, 2**32 - 1),
     st.sampled_from([1, 2, 3, 7, 8, 9, 63, 64, 65]),

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import shapely
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import aef_codes
 
@@ -27,7 +27,6 @@ from zonal.stats.moments import (
     nothing,
 )
 
-lean = settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 ALL = tuple(STATISTICS)
 
 Array = npt.NDArray[Any]
@@ -142,7 +141,6 @@ def assert_close(a: Statistics, b: Statistics, tolerance: float = 1e-9) -> None:
 # ------------------------------------------------------------------ cut anywhere, merged = uncut
 
 
-@lean
 @given(st.integers(0, 2**32 - 1))
 def test_codes_cut_into_chunks_and_merged_are_exactly_the_uncut_sums(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -167,7 +165,6 @@ def test_codes_cut_into_chunks_and_merged_are_exactly_the_uncut_sums(seed: int) 
         np.testing.assert_array_equal(ours.columns[name], expected.columns[name])
 
 
-@lean
 @given(st.integers(0, 2**32 - 1))
 def test_zones_cut_by_lines_and_chunks_and_merged_equal_the_uncut_zones(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -201,7 +198,6 @@ def test_zones_cut_by_lines_and_chunks_and_merged_equal_the_uncut_zones(seed: in
     np.testing.assert_allclose(merged.pixel_count, uncut.pixel_count, rtol=0, atol=1e-7)
 
 
-@lean
 @given(st.integers(0, 2**32 - 1))
 def test_values_with_nodata_by_band_cut_and_merged_equal_the_uncut_zones(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -218,7 +214,6 @@ def test_values_with_nodata_by_band_cut_and_merged_equal_the_uncut_zones(seed: i
     np.testing.assert_allclose(ours.band_count, expected.band_count, rtol=0, atol=1e-9)
 
 
-@lean
 @given(st.integers(0, 2**32 - 1), st.booleans())
 def test_the_order_in_which_moments_arrive_changes_no_bit(seed: int, as_codes: bool) -> None:
     rng = np.random.default_rng(seed)

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import shapely
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from zonal.errors import InputError, UsageError
@@ -72,7 +72,6 @@ def merged(table: Memory, by: str, sums: Sequence[str] = ()) -> pd.DataFrame:
     return pd.DataFrame(data, index=areas.ids.to_pylist())
 
 
-@settings(deadline=None, max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     pixels=st.integers(1, 300),

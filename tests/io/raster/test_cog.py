@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 import rasterio
 import tifffile
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rasterio.transform import Affine
 from rasterio.windows import Window
@@ -581,7 +581,7 @@ def fuzz_seeds(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     ]
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=4 * settings.default.max_examples)
 @given(data=st.data())
 def test_no_change_of_a_file_makes_the_reader_fail_otherwise_than_by_its_errors(
     data: st.DataObject, fuzz_seeds: list[bytes], tmp_path: Path

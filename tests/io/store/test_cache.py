@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from zonal.io.store import cache
@@ -47,7 +47,6 @@ KEYS = st.tuples(
 )
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     steps=st.lists(st.tuples(st.booleans(), KEYS), max_size=40),
     units=st.integers(0, 40),
@@ -138,7 +137,6 @@ def test_a_damaged_entry_is_absent_and_goes(tmp_path: Path, how: str) -> None:
     assert kept.get(NAME, V1, 0, 5000) == content(1, 5000)
 
 
-@settings(max_examples=100, deadline=None)
 @given(bit=st.integers(0, 8 * (16 + 100) - 1))
 def test_no_flipped_bit_is_ever_served(tmp_path_factory: pytest.TempPathFactory, bit: int) -> None:
     folder = tmp_path_factory.mktemp("bit")

@@ -40,14 +40,14 @@ VRT = (
 
 @pytest.fixture
 def little_memory() -> Iterator[None]:
-    """What Python and NumPy take stays under 64 MiB, and the test under 20 seconds."""
-    start = time.monotonic()
+    """What Python and NumPy take stays under 64 MiB, and the test under 20 seconds of the processor."""
+    start = time.process_time()
     tracemalloc.start()
     yield
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 64 * 2**20
-    assert time.monotonic() - start < 20
+    assert time.process_time() - start < 20
 
 
 def refused(path: Path, match: str, read: Callable[..., Any] = read_zones, *rest: Any) -> str:
@@ -121,9 +121,9 @@ def many_headers(path: Path, copies: int) -> Path:
 def test_a_zip_bomb_is_refused_before_a_byte_is_unpacked(tmp_path: Path, little_memory: None) -> None:
     path = zipped(tmp_path / "z.zip", shapefile(tmp_path) | {"zeros.bin": bytes(2**24)})
     assert len(read_zones(str(path))[0]) == 2  # 16 MB of zeros are no bomb
-    start = time.monotonic()
+    start = time.process_time()
     refused(many_headers(path, 1000), r"claims to hold 16,\d+,\d+,\d+ bytes, expected \d+,\d+,\d+ at most")
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_an_attribute_table_that_packs_well_is_no_bomb(
@@ -478,10 +478,10 @@ def test_anchors_aliases_and_merge_keys_go_on_working(tmp_path: Path) -> None:
 
 def test_as_many_aliases_as_are_allowed_cost_little(tmp_path: Path) -> None:
     settings = load(yaml(tmp_path, doubled("{{a: *x{}, password: *x{}}}", 14)))
-    start = time.monotonic()
+    start = time.process_time()
     assert "v" not in {*secrets(settings.storage_options)}  # too short to be one
     assert "***" in str(settings.public())
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
 
 
 # ---------------------------------------------------------------------- TIFF headers

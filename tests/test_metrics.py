@@ -179,7 +179,7 @@ def test_what_an_earlier_run_did_is_done_from_the_start(tmp_path: Path) -> None:
 def asked(said: list[Event]) -> tuple[str, str]:
     """The address that was told, and what is there."""
     url = said[0].message.removeprefix("metrics: ")
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=120) as answer:
         return url, answer.read().decode()
 
 
@@ -191,7 +191,7 @@ def test_whoever_asks_gets_what_was_told_until_the_end() -> None:
         assert 'zonal_parts_done_total{state="WA",year="2024"} 4.0' in text.splitlines()
         assert said[1].kind == "progress"
     with pytest.raises(OSError):
-        urllib.request.urlopen(url, timeout=10)
+        urllib.request.urlopen(url, timeout=120)
 
 
 def test_without_a_place_nothing_is_served() -> None:

@@ -84,13 +84,11 @@ def test_signs_of_life_come_every_beat_however_busy_the_interpreter_is(folder: F
         for thread in threads:
             thread.start()
         first = json.loads(folder.read(LOCK))["count"]
-        time.sleep(3)
-        later = json.loads(folder.read(LOCK))["count"]
+        eventually(lambda: json.loads(folder.read(LOCK))["count"] - first >= 3)
         busy = False
         for thread in threads:
             thread.join()
         lock.check()
-    assert later - first >= 3, "of 30 that are far quicker than real ones"
 
 
 def test_what_failed_first_is_told_when_the_lock_cannot_be_released(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,9 +111,9 @@ def test_a_lock_is_held_against_a_live_process_and_taken_over_from_a_dead_one(fo
         with pytest.raises(LockedError, match=f"in use by process {other.pid} on "), locked(folder):
             pass
         other.communicate(b"\n")
-    started = time.monotonic()
-    with locked(folder, beat=QUICK):  # though its last sign of life is young
-        assert time.monotonic() - started < MISSED * QUICK
+    said: list[str] = []
+    with locked(folder, beat=QUICK, tell=said.append):  # though its last sign of life is young
+        assert not said, "at once, without a wait"
         assert json.loads(folder.read(LOCK))["process"] == os.getpid()
     assert not folder.exists(LOCK)
 
@@ -181,12 +179,11 @@ def test_a_holder_whose_clock_is_wrong_keeps_its_lock(folder: Folder) -> None:
 
 
 def test_a_lock_that_goes_while_it_is_watched_is_free(folder: Folder) -> None:
-    held_by(folder, beat=old(3600), every=1)
+    held_by(folder, beat=old(36_000), every=3600)  # three of its beats are longer than this test may take
     timer = threading.Timer(0.1, lambda: folder.remove(LOCK))
     timer.start()
-    started = time.monotonic()
     with locked(folder, beat=QUICK):
-        assert time.monotonic() - started < MISSED
+        pass
     timer.join()
 
 
@@ -240,7 +237,7 @@ def test_of_many_who_take_a_lock_at_the_same_time_one_holds_it(folder: Folder, s
 # ------------------------------------------------------------------ lost
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 5) -> None:
+def eventually(condition: Callable[[], bool], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

@@ -1,12 +1,12 @@
 # Two commands: `make demo` and `make test`. Both make .venv from the lock first.
 PYTHON ?= python3
-# Two processes; the tests of one file stay together, for the sake of their shared runs.
-PYTEST_ARGS ?= -n 2 --dist loadfile
+# Two processes, which share what tests only read (tests/builds.py): who is done takes tests from the other.
+PYTEST_ARGS ?= -n 2 --dist worksteal
 # For bench and bench-scale: --small, --only NAME..., --json FILE; --help lists them.
 BENCH_ARGS ?=
 BIN := .venv/bin
 
-.PHONY: install demo test soak fuzz lint lock clean bench bench-scale
+.PHONY: install warm demo test test-slow test-lowest soak fuzz lint lock clean bench bench-scale
 
 install: .venv/installed
 
@@ -27,11 +27,31 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+# Compiled once for all processes of all tests. Numba keeps code beside these files, and goes by their contents and times.
+warm: .venv/warm
+.venv/warm: .venv/installed $(wildcard zonal/stats/*.py)
+	$(BIN)/python -m zonal.stats.preload
+	touch $@
+
+# What is not slow: some ten minutes on two cores. The slow rest: pods as processes, the image, a browser, more faults.
+test: lint warm
+	$(BIN)/python -m pytest -m "not slow" --junitxml .junit/$@.xml $(PYTEST_ARGS)
+
+test-slow: warm
+	$(BIN)/python -m pytest -m slow --junitxml .junit/$@.xml $(PYTEST_ARGS)
+
+# The unit tests on the lowest versions that pyproject.toml allows of what it names: whether each `>=` is true.
+# What only tests need is as new as goes with these.
+UV := $(BIN)/uv
+test-lowest: install
+	$(UV) venv --quiet --clear --python 3.11 .venv/lowest
+	$(UV) pip compile --quiet --python .venv/lowest --resolution lowest-direct --extra kubernetes pyproject.toml \
+	  --output-file .venv/lowest/lowest.txt
+	$(UV) pip install --quiet --python .venv/lowest --constraint .venv/lowest/lowest.txt --editable '.[dev,kubernetes]'
+	NUMBA_CACHE_DIR=$(CURDIR)/.venv/lowest/numba .venv/lowest/bin/python -m pytest -m "not slow" --ignore tests/integration $(PYTEST_ARGS)
 
 # The tests of reliability on many more seeds, and a table of what was endured; about 20 minutes.
-soak: install
+soak: warm
 	$(BIN)/python -m pytest -n 2 --dist worksteal --soak tests/integration/test_faults_*.py \
 	  tests/integration/test_workers_lost.py tests/integration/test_driver_lost.py tests/integration/test_links_cut.py
 
@@ -57,9 +77,9 @@ fuzz: install .venv/fuzzer
 	$(BIN)/python -m pip install --quiet --no-deps --requirement tests/fuzz/requirements.lock
 	touch $@
 
-# After a change of pyproject.toml's dependencies. Needs uv, which resolves for all platforms at once.
+# After a change of pyproject.toml's dependencies. Uv resolves for all platforms at once.
 # The second lock is what of the first one the image holds; the third what the peers need and the first has not.
-COMPILE := uv pip compile --quiet --universal --python-version 3.11 \
+COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 \
   --no-emit-index-url --no-emit-find-links --no-header --no-annotate
 lock:
 	$(COMPILE) --extra dev --extra kubernetes --upgrade pyproject.toml --output-file requirements.lock
@@ -68,4 +88,4 @@ lock:
 	  | grep -vxFf requirements.lock > benchmarks/requirements.lock
 
 clean:
-	rm -rf .venv build dist zonal-demo zonal-out benchmarks/.scene $(FUZZ_CORPUS)
+	rm -rf .venv .junit .hypothesis build dist zonal-demo zonal-out benchmarks/.scene $(FUZZ_CORPUS)

@@ -26,6 +26,7 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell zonal tests benchmarks docs deploy workflows *.md *.yaml *.cff
 
 # Compiled once for all processes of all tests. Numba keeps code beside these files, and goes by their contents and times.
 warm: .venv/warm

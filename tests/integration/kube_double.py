@@ -1,7 +1,8 @@
 """The API of Kubernetes on loopback, with the operator and the kubelet behind it, as far as a driver can see.
 
-It lets a caller do what the Role of `deploy/` allows. What it makes of a `DaskCluster` are processes of this
-machine, which run the very words of the template; it ends them by their numbers.
+It lets a caller do what the Role of `deploy/` allows. The pods that it makes of a `DaskCluster` are words
+only, and their scheduler's service leads to one that a test has; or they are processes of this machine, which
+run the very words of the template, and which it ends by their numbers.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import ssl
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -301,10 +301,14 @@ class Kube:
         For what processes write.
     rules : set of (group, resource, verb)
         What the caller may do.
+    processes : bool
+        Whether pods are processes, and the operator takes its time.
+    scheduler : str
+        Address that the service leads to where they are not; without one, nobody listens there.
     installed, awake : bool
         Whether there is a definition of `DaskCluster`, and whether the operator does anything.
     kubelet : callable
-        Gives the status of a pod that it does not run, else None.
+        Gives the status of a pod that does not run, else None.
     before, after : callable
         Called with each `Call` before and after it has its effect: may wait, and raise `Refused`.
     environment : dict
@@ -314,6 +318,8 @@ class Kube:
     folder: Path
     namespace: str
     rules: set[tuple[str, str, str]]
+    processes: bool = False
+    scheduler: str = ""
     installed: bool = True
     awake: bool = True
     kubelet: Callable[[Pod], dict[str, Any] | None] = lambda pod: None
@@ -429,8 +435,12 @@ class Kube:
         self.posted.append(json.loads(json.dumps(body)))
         body["metadata"] |= {"uid": str(uuid.uuid4()), "resourceVersion": "1", "generation": 1}
         cluster = self.clusters[name] = Cluster(body)
-        if self.awake:
-            threading.Thread(target=self._operate, args=(cluster,), daemon=True).start()
+        if self.awake and self.processes:
+            later = threading.Timer(0.2, self.operate, args=(cluster,))
+            later.daemon = True
+            later.start()
+        elif self.awake:
+            self.operate(cluster)
         return body
 
     def delete(self, name: str) -> None:
@@ -447,11 +457,10 @@ class Kube:
 
     # -------------------------------------------------------------- the operator, and the kubelet
 
-    def _operate(self, cluster: Cluster) -> None:
+    def operate(self, cluster: Cluster) -> None:
         """Make of a cluster a scheduler, its service and workers, one after the other."""
         name, spec = cluster.name, cluster.body["spec"]
         status = cluster.body.setdefault("status", {})
-        time.sleep(0.2)
         status["phase"] = "Created" if VALID.fullmatch(name) else "Error"
         if status["phase"] == "Error":
             return
@@ -473,7 +482,7 @@ class Kube:
             named = {entry["name"] for entry in env}
             env += [{"name": one, "value": value} for one, value in injected.items() if one not in named]
         pod = Pod(f"{name}-{uuid.uuid4().hex[:5]}", self.namespace, labels, part["spec"])
-        pod.status = self.kubelet(pod)
+        pod.status = self.kubelet(pod) or (None if self.processes else running())
         with self.lock:
             if self.clusters.get(cluster.name) is cluster:  # not deleted meanwhile
                 cluster.pods.append(pod)
@@ -485,6 +494,8 @@ class Kube:
         """Lead to the scheduler, if its labels are those that the service selects."""
         spec = json.loads(json.dumps(cluster.body["spec"]["scheduler"]["service"]))
         reached = spec["selector"].items() <= scheduler.labels.items()
+        if self.scheduler:
+            scheduler.ports[8786] = int(self.scheduler.rpartition(":")[2])
         for port in spec["ports"]:
             port["port"] = (reached and scheduler.ports.get(port["port"])) or free_port()
         metadata = {"name": f"{cluster.name}-scheduler", "namespace": self.namespace}
@@ -493,6 +504,8 @@ class Kube:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # Head and body are two writes: the second would wait for a delayed acknowledgement, 40 ms each time.
+    disable_nagle_algorithm = True
 
     def __init__(self, kube: Kube, context: ssl.SSLContext | None, *args: Any) -> None:
         self.kube, self.context = kube, context

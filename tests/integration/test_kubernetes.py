@@ -1,24 +1,30 @@
-"""`zonal run --cluster kubernetes` against a double of the API, whose pods are processes of this machine."""
+"""`--cluster kubernetes` against a double of the API.
+
+What a driver asks, waits for and leaves behind is tested in this process, by a clock that passes waits at
+once and counts them. A few whole runs, whose pods are processes of this machine, are marked slow.
+"""
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 import signal
 import ssl
 import sys
-import time
+import threading
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from distributed import LocalCluster
 from kube_double import (
     DEPLOY,
     VALID,
@@ -27,48 +33,767 @@ from kube_double import (
     Pod,
     Refused,
     allowed,
+    crashing,
     driver_template,
     kube_api,
-    running,
     unpullable,
     unschedulable,
 )
 from kubernetes import config
+from kubernetes.config import incluster_config
 from processes import Driver, Family, process, wait_for, zonal_run
-from seam import Seam, goes_on, is_right, some_written, workflow, written
+from seam import Seam, goes_on, is_right, settings, some_written, workflow, written
 from servers import LOOPBACK, FolderServer, http_server
 from test_atomic import may_mount
 from test_tls import Authority
 
-from zonal.cluster.connection import place_of
+from zonal.cli.ending import Stopped, stop
+from zonal.cluster import connection, kubeapi, pods
+from zonal.cluster.connection import on_kubernetes
+from zonal.cluster.kubeapi import Clock
+from zonal.cluster.runner import Runner
 from zonal.config.settings import Settings
-from zonal.errors import ZonalError
+from zonal.engine.run import run
+from zonal.errors import InputError, StoreError, UsageError, ZonalError
+from zonal.events import Event, Notify, quiet
 
 pytestmark = pytest.mark.timeout(240)
+
+JOB = "zonal-29399040"
+FULL = "0/3 nodes are available: 3 Insufficient memory."
+NAME = r"DaskCluster \S+/zonal-\w+"
+QUOTA = 'pods "x" is forbidden: exceeded quota: team, requested: cpu=8, used: cpu=60, limited: cpu=64'
+ASLEEP = "the Dask operator has not taken it up; does it run"
+
+
+@dataclass
+class FakeClock:
+    """Passes waits at once, and counts them.
+
+    Parameters
+    ----------
+    during : callable
+        Called in each wait, with how many there were before.
+    """
+
+    during: Callable[[int], object] = lambda number: None
+    seconds: float = 0.0
+    waits: int = 0
+
+    def sleep(self, seconds: float) -> None:
+        self.during(self.waits)
+        self.waits += 1
+        self.seconds += seconds
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(lambda: self.seconds, self.sleep)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def kube(tmp_path: Path) -> Iterator[Kube]:
+    with kube_api(tmp_path / "kube") as kube:
+        yield kube
+
+
+@contextmanager
+def two_workers() -> Iterator[LocalCluster]:
+    """Start a scheduler and two workers of one thread, in this process."""
+    with LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        processes=False,
+        protocol="tcp://",
+        host=LOOPBACK,
+        dashboard_address=f"{LOOPBACK}:0",
+        silence_logs=logging.CRITICAL,
+    ) as cluster:
+        cluster.wait_for_workers(2)
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def dask() -> Iterator[LocalCluster]:
+    with two_workers() as cluster:
+        yield cluster
+
+
+def as_driver(kube: Kube, monkeypatch: pytest.MonkeyPatch, job: str = JOB, **environment: str) -> None:
+    """Let this process be the driver of a Job."""
+    for name, value in {**kube.driver(job), **environment}.items():
+        monkeypatch.setenv(name, value)
+    # They have read the environment already.
+    file = environment.get("KUBECONFIG", str(kube.folder / "kubeconfig"))
+    for module in (config, config.kube_config):
+        monkeypatch.setattr(module, "KUBE_CONFIG_DEFAULT_LOCATION", file)
+    # On a busy machine even loopback is slow, and calls are counted.
+    monkeypatch.setattr(kubeapi, "ANSWER_SECONDS", 60)
+    monkeypatch.setattr(connection, "LISTENING", 60)
+
+
+def on_pods(clock: FakeClock, notify: Notify = quiet, **given: Any) -> AbstractContextManager[Runner]:
+    """Have pods, by a clock of a test."""
+    wanted = Settings(state="WA", year=2024, cluster="kubernetes", **given)
+    return on_kubernetes(wanted, pods.load_template(wanted.cluster_template), notify, clock.clock)
+
+
+def template() -> dict[str, Any]:
+    return dict(yaml.safe_load((DEPLOY / "daskcluster.yaml").read_text()))
+
+
+def altered(role: str, **values: Any) -> dict[str, Any]:
+    """Return a workflow's template with this in the first container of a role."""
+    body = template()
+    body["spec"][role]["spec"]["containers"][0] |= values
+    return {"cluster_template": body}
+
+
+# ------------------------------------------------------------------ a run in which nothing goes wrong
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A finished run: what it asked for, told and made."""
+
+    kube: Kube
+    posted: dict[str, Any]
+    messages: list[str]
+    output: Path
+
+
+@pytest.fixture(scope="module")
+def whole(seam: Seam, dask: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
+    folder = tmp_path_factory.mktemp("whole")
+    output = folder / "out"
+    events: list[Event] = []
+    two = {"workers": 2, "min_workers": 2}
+    with kube_api(folder / "kube", scheduler=dask.scheduler_address) as kube:
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            as_driver(kube, monkeypatch)
+            run(settings(seam.mirror, output, cluster="kubernetes", **two), notify=events.append)
+        assert "warning" not in {event.kind for event in events}
+        yield Whole(kube, kube.posted[0], [event.message for event in events], output)
+
+
+def test_a_run_on_pods_makes_the_very_table_of_a_local_run_and_leaves_no_cluster(
+    seam: Seam, whole: Whole
+) -> None:
+    assert is_right(seam, whole.output)
+    assert not whole.kube.clusters
+    name = f"DaskCluster {whole.kube.namespace}/{whole.posted['metadata']['name']}"
+    assert f"{name} is asked for, with 2 workers" in whole.messages
+    assert any(message.startswith("Dask workers: 2, threads: 2, ") for message in whole.messages)
+    assert f"{name} is deleted" in whole.messages
+
+
+def test_the_cluster_is_owned_by_the_job_ends_when_idle_and_has_workers_of_a_fixed_number(
+    whole: Whole,
+) -> None:
+    body = whole.posted
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": JOB, "uid": f"uid-of-{JOB}"}
+    assert body["metadata"]["ownerReferences"] == [owner]
+    assert body["metadata"]["namespace"] == whole.kube.namespace
+    assert VALID.fullmatch(body["metadata"]["name"])
+    selector = body["spec"]["scheduler"]["service"]["selector"]
+    assert selector["dask.org/cluster-name"] == body["metadata"]["name"], "or it leads to any run's scheduler"
+    assert 0 < body["spec"]["idleTimeout"] < 24 * 3600
+    assert body["spec"]["worker"]["replicas"] == 2
+
+
+def test_every_container_of_the_cluster_has_the_image_of_the_driver(whole: Whole) -> None:
+    image = driver_template()["spec"]["containers"][0]["image"]
+    parts = [whole.posted["spec"][role]["spec"] for role in ("scheduler", "worker")]
+    assert {container["image"] for part in parts for container in part["containers"]} == {image}
+
+
+def test_where_nothing_is_to_do_no_cluster_is_made(
+    seam: Seam, whole: Whole, kube: Kube, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_driver(kube, monkeypatch)
+    (result,) = run(settings(seam.mirror, whole.output, cluster="kubernetes"))
+    assert not result.fresh
+    assert not kube.calls
+
+
+def test_a_driver_asks_of_the_api_what_its_role_allows_and_nothing_else(
+    kube: Kube, dask: LocalCluster, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for an operator that takes its time, and looks meanwhile at what keeps pods from running."""
+    kube.awake, kube.scheduler = False, dask.scheduler_address
+    as_driver(kube, monkeypatch)
+
+    def during(number: int) -> None:
+        (cluster,) = kube.clusters.values()
+        if number == 2:
+            cluster.body["status"] = {"phase": "Created"}
+        if number == 4:
+            kube.operate(cluster)
+
+    clock.during = during
+    with on_pods(clock) as runner:
+        assert runner.threads == 2
+    assert clock.waits == 5
+    asked = Counter((call.resource, call.verb) for call in kube.calls)
+    assert {*asked} == {(resource, verb) for _, resource, verb in allowed()}
+    assert asked["daskclusters", "create"] == asked["daskclusters", "delete"] == 1
+
+
+# ------------------------------------------------------------------ before work begins
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to go wrong, and what is said of it.
+
+    Parameters
+    ----------
+    error : type
+    says : str
+        A pattern of the sentence.
+    arrange : callable
+        Prepares the API.
+    waits : int
+        How often the driver waits before it gives up.
+    settings, environment : dict
+    """
+
+    error: type[ZonalError]
+    says: str
+    arrange: Callable[[Kube], object] = lambda kube: None
+    waits: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def given(**values: Any) -> Callable[[Kube], object]:
+    """Set these of an API."""
+    return lambda kube: [setattr(kube, name, value) for name, value in values.items()]
+
+
+def refusing(verb: str, code: int, reason: str, message: str) -> Callable[[Kube], object]:
+    """Refuse a verb for ever."""
+
+    def refuse(call: Call) -> None:
+        if call.verb == verb:
+            raise Refused(code, reason, message)
+
+    return given(before=refuse)
+
+
+def without_create(kube: Kube) -> None:
+    kube.rules = {rule for rule in kube.rules if rule[-1] != "create"}
+
+
+def failing(kube: Kube) -> None:
+    """Have an operator that refuses the cluster."""
+    kube.awake = False
+
+    def fail(call: Call) -> None:
+        if call.verb == "create":
+            for cluster in kube.clusters.values():
+                cluster.body["status"] = {"phase": "Error"}
+
+    kube.after = fail
+
+
+def full(kube: Kube) -> None:
+    """Have room for no pod."""
+    kube.kubelet = lambda pod: unschedulable(FULL)
+
+
+def deleting(kube: Kube) -> None:
+    """Delete the cluster when its pods have been looked at."""
+    full(kube)
+
+    def delete(call: Call) -> None:
+        if call.verb == "list" and kube.pods:
+            kube.delete(next(iter(kube.clusters)))
+
+    kube.after = delete
+
+
+def two_fit(kube: Kube) -> None:
+    """Have room for a scheduler and two workers only."""
+
+    def kubelet(pod: Pod) -> dict[str, Any] | None:
+        return unschedulable(FULL) if len(kube.pods) > 2 else None
+
+    kube.kubelet = kubelet
+
+
+REFUSED = {
+    "no DaskCluster": Way(
+        InputError,
+        "the Kubernetes API knows no DaskCluster; install the operator: https://",
+        given(installed=False),
+    ),
+    "forbidden": Way(
+        InputError, 'the Kubernetes API refuses: .*cannot create resource "daskclusters"', without_create
+    ),
+    "a quota": Way(
+        InputError,
+        f"the Kubernetes API refuses: {re.escape(QUOTA)}",
+        refusing("create", 403, "Forbidden", QUOTA),
+    ),
+    "an unknown token": Way(
+        InputError, "the Kubernetes API refuses: Unauthorized", given(expected="another")
+    ),
+    "a misspelt field": Way(
+        InputError,
+        'the Kubernetes API refuses: .*unknown field "spec.scheduler.spec.containers.0.comand"',
+        settings=altered("scheduler", comand=["dask", "scheduler"]),
+    ),
+    "a wrong value": Way(
+        InputError,
+        "the Kubernetes API refuses: .* is invalid: spec.worker.spec.containers.0.command",
+        settings=altered("worker", command="dask worker"),
+    ),
+    "another image": Way(
+        InputError,
+        r"cluster template: the image of the worker is example\.org/zonal:2, the driver's is \S+; leave it",
+        settings=altered("worker", image="example.org/zonal:2"),
+    ),
+    "no pod whose image it could take": Way(
+        InputError, "cluster template: no image for the scheduler", environment={"ZONAL_POD": ""}
+    ),
+    "fewer workers than are waited for": Way(
+        InputError,
+        r"cluster template: \d workers, and 99 are to be waited for",
+        settings={"min_workers": 99},
+    ),
+    "no API": Way(
+        InputError,
+        "cluster kubernetes: no API is configured .*set KUBECONFIG",
+        environment={"KUBECONFIG": "/nowhere/kubeconfig"},
+    ),
+    "the API is not there": Way(
+        StoreError,
+        "the Kubernetes API does not answer: .*refused",
+        lambda kube: setattr(kube, "url", f"http://{LOOPBACK}:1"),
+        3,
+    ),
+    "the API is ill": Way(
+        StoreError,
+        "the Kubernetes API does not answer: etcd is down",
+        refusing("get", 503, "ServiceUnavailable", "etcd is down"),
+        3,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_cluster_that_is_refused_is_one_sentence_at_once_and_one_that_is_not_heard_soon(
+    name: str, kube: Kube, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    way = REFUSED[name]
+    way.arrange(kube)
+    as_driver(kube, monkeypatch, **way.environment)
+    monkeypatch.setattr(kubeapi, "RETRY_SECONDS", 2)
+    with pytest.raises(way.error, match=way.says) as caught, on_pods(clock, **way.settings) as runner:
+        assert not runner.threads
+    assert clock.waits == way.waits
+    assert "\n" not in str(caught.value)
+    assert not kube.posted
+
+
+def test_an_api_that_answers_nothing_is_not_waited_for_without_end(
+    kube: Kube, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kube.before = lambda call: kube.over.wait() and None
+    as_driver(kube, monkeypatch)
+    monkeypatch.setattr(kubeapi, "ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(kubeapi, "RETRY_SECONDS", 2)
+    with pytest.raises(StoreError, match="the Kubernetes API does not answer: "), on_pods(clock) as runner:
+        assert not runner.threads
+    assert clock.waits == 3
+    assert not kube.posted
+
+
+PATIENCE = {"patience": 3}
+AFTER = "after 3 s: pod"
+
+ENDED = {
+    "an operator that refuses it": Way(InputError, f"the Dask operator refuses {NAME}", failing),
+    "an operator that sleeps": Way(
+        StoreError, f"{NAME} has no scheduler after 3 s: {ASLEEP}", given(awake=False), 4, PATIENCE
+    ),
+    "no room": Way(
+        StoreError,
+        rf"{NAME} has no scheduler.* {AFTER} \S+-scheduler-\S+: Unschedulable: {re.escape(FULL)}",
+        full,
+        4,
+        PATIENCE,
+    ),
+    "no image to pull": Way(
+        StoreError,
+        rf'{NAME} has no scheduler.* {AFTER} \S+: ImagePullBackOff: Back-off pulling image "\S+"',
+        given(kubelet=lambda pod: unpullable(pod.container["image"])),
+        4,
+        PATIENCE,
+    ),
+    "a scheduler that crashes": Way(
+        StoreError,
+        rf"{NAME} has no scheduler.* {AFTER} \S+-scheduler-\S+: .*exit code 1",
+        given(kubelet=lambda pod: crashing(1)),
+        4,
+        PATIENCE,
+    ),
+    "a scheduler that does not answer": Way(
+        StoreError, f"{NAME} has no scheduler that answers after 3 s", waits=4, settings=PATIENCE
+    ),
+    "deleted by somebody": Way(
+        StoreError, f"{NAME} was deleted by somebody, or by its idleTimeout", deleting, 1
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ENDED)
+def test_a_cluster_that_does_not_come_up_says_why_and_is_deleted(
+    name: str, kube: Kube, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    way = ENDED[name]
+    way.arrange(kube)
+    as_driver(kube, monkeypatch)
+    with pytest.raises(way.error, match=way.says) as caught, on_pods(clock, **way.settings) as runner:
+        assert not runner.threads
+    assert clock.waits == way.waits
+    assert "\n" not in str(caught.value)
+    assert len(kube.posted) == 1 and not kube.clusters
+
+
+def test_too_few_workers_are_waited_for_until_the_patience_is_over(
+    kube: Kube, dask: LocalCluster, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_fit(kube)
+    kube.scheduler = dask.scheduler_address
+    as_driver(kube, monkeypatch)
+    because = rf"pod \S+-worker-\S+: Unschedulable: {re.escape(FULL)}"
+    three = {"workers": 3, "min_workers": 3, "patience": 5}
+    with (
+        pytest.raises(StoreError, match=f"{NAME} has 2 of 3 workers after 5 s: {because}"),
+        on_pods(clock, **three) as runner,
+    ):
+        assert not runner.threads
+    assert clock.waits == 6
+    assert not kube.clusters
+
+
+def test_as_many_workers_as_are_to_be_waited_for_are_enough(
+    kube: Kube, dask: LocalCluster, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_fit(kube)
+    kube.scheduler = dask.scheduler_address
+    as_driver(kube, monkeypatch)
+    with on_pods(clock, workers=3, min_workers=2) as runner:
+        assert runner.described.startswith("Dask workers: 2, threads: 2, ")
+    assert clock.waits == 0
+
+
+def test_what_keeps_pods_from_running_is_told_once_and_what_passes_is_not(
+    kube: Kube, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kube.kubelet = lambda pod: unpullable("zonal:1")
+    as_driver(kube, monkeypatch)
+
+    def fill(number: int) -> None:
+        if number == 5:
+            for pod in kube.pods:
+                pod.status = unschedulable(FULL)
+
+    clock.during = fill
+    events: list[Event] = []
+    with (
+        pytest.raises(StoreError, match="Unschedulable"),
+        on_pods(clock, events.append, workers=2, patience=20) as runner,
+    ):
+        assert not runner.threads
+    messages = [event.message for event in events]
+    assert not any("ImagePullBackOff" in message for message in messages)
+    troubles = [message for message in messages if "Unschedulable" in message]
+    assert len(troubles) == len({*troubles}) == 3, "the scheduler and two workers, once each"
+
+
+def test_workers_of_another_version_are_refused_before_any_work(
+    kube: Kube, dask: LocalCluster, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kube.scheduler = dask.scheduler_address
+    as_driver(kube, monkeypatch)
+
+    def elsewhere(name: str) -> str:
+        """Answer as another installation would, wherever it is not the driver that asks."""
+        here = threading.current_thread() is threading.main_thread()
+        return version(name) if here or name != "zonal" else "0.0.9"
+
+    monkeypatch.setattr(connection, "version", elsewhere)
+    says = r"the scheduler of the cluster at tcp://\S+ has zonal 0.0.9, this process zonal "
+    with pytest.raises(InputError, match=says), on_pods(clock) as runner:
+        assert not runner.threads
+    assert len(kube.posted) == 1 and not kube.clusters
+
+
+def test_a_cluster_that_cannot_be_deleted_is_named_and_what_ends_it(
+    kube: Kube, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusing("delete", 500, "InternalError", "etcdserver: request timed out")(kube)
+    kube.awake = False
+    as_driver(kube, monkeypatch)
+    monkeypatch.setattr(kubeapi, "RETRY_SECONDS", 2)
+    events: list[Event] = []
+    with (
+        pytest.raises(StoreError, match=f"{NAME} has no scheduler after 3 s: {ASLEEP}"),
+        on_pods(clock, events.append, **PATIENCE) as runner,
+    ):
+        assert not runner.threads
+    (left,) = kube.clusters
+    (warning,) = [event.message for event in events if event.kind == "warning"]
+    assert re.search(
+        rf"{NAME} could not be deleted \(.*etcdserver: request timed out\); its idleTimeout", warning
+    )
+    assert left in warning
+    assert not any("is deleted" in event.message for event in events)
+    assert sum(call.verb == "delete" for call in kube.calls) == 4
+
+
+def test_an_api_that_is_away_for_a_while_or_loses_an_answer_does_not_show(
+    kube: Kube, dask: LocalCluster, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = {
+        ("get", "pods"): {0: 503},
+        ("create", "daskclusters"): {0: 500, 1: 0},
+        ("get", "daskclusters"): {0: 429, 1: 0},
+        ("get", "services"): {0: 500},
+        ("delete", "daskclusters"): {0: 500, 1: 503},
+    }
+    lost = ("create", "daskclusters", "", 2)
+
+    def fail(call: Call) -> None:
+        code = faults.get(call[:2], {}).get(call.number)
+        if code == 0:
+            raise ConnectionResetError("the API hangs up without an answer")
+        if code:
+            raise Refused(code, "ServerTimeout", "try again")
+
+    def lose(call: Call) -> None:
+        if call == lost:
+            raise ConnectionResetError("a cluster is there, and the answer is lost")
+
+    kube.before, kube.after, kube.scheduler = fail, lose, dask.scheduler_address
+    as_driver(kube, monkeypatch)
+    with on_pods(clock) as runner:
+        assert runner.threads == 2
+    assert not kube.clusters
+    assert len(kube.posted) == 1, "a lost answer makes no second cluster"
+    assert any("already exists" in refusal for refusal in kube.refusals)
+    asked = Counter(call[:2] for call in kube.calls)
+    assert all(asked[verb] > max(numbers) for verb, numbers in faults.items()), "each fault came"
+
+
+def test_two_runs_at_once_have_a_cluster_each_and_each_deletes_its_own(
+    kube: Kube, dask: LocalCluster, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kube.scheduler = dask.scheduler_address
+    as_driver(kube, monkeypatch, "one")
+    with on_pods(clock) as first:
+        (name,) = kube.clusters
+        as_driver(kube, monkeypatch, "two")
+        with on_pods(clock) as second:
+            assert first.threads == second.threads == 2
+            assert len(kube.clusters) == 2
+        assert [*kube.clusters] == [name]
+    assert not kube.clusters
+    assert [body["metadata"]["ownerReferences"][0]["name"] for body in kube.posted] == ["one", "two"]
+
+
+def test_without_the_client_of_kubernetes_it_is_said_how_to_install_it(
+    seam: Seam, kube: Kube, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_driver(kube, monkeypatch)
+    monkeypatch.setattr(kubeapi, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"is not installed; pip install 'zonal\[kubernetes\]'$"):
+        run(settings(seam.mirror, tmp_path / "out", cluster="kubernetes"))
+    assert not kube.calls
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_service_account_is_enough(
+    kube: Kube, dask: LocalCluster, clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = Authority.make(tmp_path / "known")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(known.cert, known.key)
+    with kube_api(tmp_path / "inside", context, scheduler=dask.scheduler_address) as kube:
+        environment = inside_of_a_pod(kube, known, account := tmp_path / "account")
+        as_driver(kube, monkeypatch, **environment, HOME=str(tmp_path))
+        monkeypatch.delenv("ZONAL_NAMESPACE")
+        monkeypatch.setattr(kubeapi, "SERVICE_ACCOUNT", account)
+        monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(account / "token"))
+        monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(account / "ca.crt"))
+        with on_pods(clock) as runner:
+            assert runner.threads == 2
+        assert [body["metadata"]["namespace"] for body in kube.posted] == [kube.namespace]
+        assert not kube.clusters
+
+
+def inside_of_a_pod(kube: Kube, known: Authority, account: Path) -> dict[str, str]:
+    """Write what a pod is given to speak with the API; return the environment besides."""
+    account.mkdir()
+    shutil.copy(known.ca, account / "ca.crt")
+    (account / "token").write_text(kube.token)
+    (account / "namespace").write_text(kube.namespace)
+    host, port = kube.url.removeprefix("http://").split(":")
+    return {"KUBECONFIG": "", "KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port}
+
+
+# ------------------------------------------------------------------ signals
+
+
+@pytest.fixture
+def stoppable() -> Iterator[None]:
+    """Let signals unwind this process, as they do the command."""
+    handlers = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    logging.disable(logging.NOTSET)
+
+
+def interrupt(number: int) -> None:
+    """Send a signal to the main thread, which waits for an answer."""
+    ident = threading.main_thread().ident
+    assert ident
+    signal.pthread_kill(ident, number)
+
+
+def while_it_waits(kube: Kube, clock: FakeClock, number: int) -> None:
+    full(kube)
+    clock.during = lambda waits: signal.raise_signal(number)
+
+
+def before_the_cluster_is_there(kube: Kube, clock: FakeClock, number: int) -> None:
+    """It comes into being when its driver has already tried to delete it, in vain."""
+    tried = threading.Event()
+
+    def before(call: Call) -> None:
+        if call.verb == "create":
+            interrupt(number)
+            assert tried.wait(60)
+
+    def during(waits: int) -> None:
+        tried.set()
+        wait_for(lambda: kube.clusters, "it never came")
+
+    kube.before, clock.during = before, during
+
+
+def before_it_is_known_that_the_cluster_is_there(kube: Kube, clock: FakeClock, number: int) -> None:
+    def after(call: Call) -> None:
+        if call.verb == "create":
+            interrupt(number)
+            wait_for(lambda: any(call.verb == "delete" for call in kube.calls), "nobody deletes it")
+
+    kube.after = after
+
+
+def and_again_while_the_cluster_is_deleted(kube: Kube, clock: FakeClock, number: int) -> None:
+    while_it_waits(kube, clock, number)
+
+    def before(call: Call) -> None:
+        if call.verb == "delete":
+            interrupt(number)
+
+    kube.before = before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "arrange",
+    [
+        while_it_waits,
+        before_the_cluster_is_there,
+        before_it_is_known_that_the_cluster_is_there,
+        and_again_while_the_cluster_is_deleted,
+    ],
+)
+def test_a_signal_before_work_began_leaves_no_cluster(
+    arrange: Callable[[Kube, FakeClock, int], None],
+    number: signal.Signals,
+    kube: Kube,
+    clock: FakeClock,
+    stoppable: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    arrange(kube, clock, number)
+    as_driver(kube, monkeypatch)
+    with pytest.raises(Stopped) as caught, on_pods(clock) as runner:
+        assert not runner.threads
+    assert caught.value.code == number
+    assert len(kube.posted) == 1 and not kube.clusters
+
+
+# ------------------------------------------------------------------ while it works
+
+
+def after_two_parts(output: Path, act: Callable[[], object]) -> tuple[list[Event], Notify]:
+    """Act once, in the middle of a run; return its events, and who collects them."""
+    events: list[Event] = []
+
+    def notify(event: Event) -> None:
+        events.append(event)
+        if sum(event.kind == "part" for event in events) == 2 and event.kind == "part":
+            act()
+
+    return events, notify
+
+
+def test_a_signal_while_it_works_deletes_the_cluster_and_keeps_what_is_done(
+    seam: Seam, kube: Kube, stoppable: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out"
+    with two_workers() as dask:
+        kube.scheduler = dask.scheduler_address
+        as_driver(kube, monkeypatch)
+        _, notify = after_two_parts(output, lambda: signal.raise_signal(signal.SIGTERM))
+        with pytest.raises(Stopped):
+            run(settings(seam.mirror, output, cluster="kubernetes"), notify=notify)
+        assert len(kube.posted) == 1 and not kube.clusters
+    assert goes_on(seam, seam.mirror, output)
+
+
+def test_a_cluster_that_is_deleted_while_it_works_is_named_and_the_run_goes_on_from_there(
+    seam: Seam, kube: Kube, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out"
+    with two_workers() as dask:
+        kube.scheduler = dask.scheduler_address
+        as_driver(kube, monkeypatch)
+
+        def delete() -> None:
+            kube.delete(*kube.clusters)
+            dask.close()
+
+        events, notify = after_two_parts(output, delete)
+        says = "finished parts are kept: the same command goes on where it stopped$"
+        with pytest.raises(StoreError, match=says):
+            run(settings(seam.mirror, output, cluster="kubernetes"), notify=notify)
+    warnings = [event.message for event in events if event.kind == "warning"]
+    assert any(re.match(f"{NAME} was deleted by somebody, or by its idleTimeout", text) for text in warnings)
+    assert goes_on(seam, seam.mirror, output)
+
+
+# ------------------------------------------------------------------ whole runs, whose pods are processes
 
 LATENCY = 0.03
 """Seconds of each answer of the tiles' server: so that a run lasts."""
 
-JOB = "zonal-29399040"
-FULL = "0/3 nodes are available: 3 Insufficient memory."
+AGAIN = "; the same command goes on where it stopped"
 
-HIDDEN = """
-from importlib.machinery import PathFinder
-
-find = PathFinder.find_spec
-PathFinder.find_spec = classmethod(
-    lambda cls, name, *more: None if name.partition(".")[0] == "kubernetes" else find(name, *more)
-)
-"""
-"""A `sitecustomize` by which the client of Kubernetes is not installed."""
-
-OLD = """
-import importlib.metadata as metadata
-
-version = metadata.version
-metadata.version = lambda name: "0.0.9" if name == "zonal" else version(name)
-"""
-"""A `sitecustomize` by which zonal is another version."""
+LEAN = altered("worker", args=["--name=$(DASK_WORKER_NAME)", "--nthreads=2", "--no-nanny"])
+"""A template without what takes time to start."""
 
 
 @contextmanager
@@ -90,437 +815,60 @@ def driver_of(
         yield driver
 
 
-def site(folder: Path, text: str) -> str:
-    """Return the PYTHONPATH of a process that runs this before anything else."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "sitecustomize.py").write_text(text)
-    return str(folder)
-
-
-def template() -> dict[str, Any]:
-    return dict(yaml.safe_load((DEPLOY / "daskcluster.yaml").read_text()))
-
-
-# ------------------------------------------------------------------ a run in which nothing goes wrong
-
-
 @dataclass(frozen=True)
-class Whole:
+class Processes:
     """A finished run, and what there was while it worked."""
 
     kube: Kube
     folder: Path
-    mirror: str
     said: str
-    posted: dict[str, Any]
-    pods: list[Pod]
+    roles: list[str]
     health: dict[tuple[str, str], int]
 
 
 @pytest.fixture(scope="module")
-def whole(seam: Seam, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
-    folder = tmp_path_factory.mktemp("whole")
-    with kube_api(folder / "kube") as kube, http_server(seam.mirror, latency=LATENCY) as server:
+def processes(seam: Seam, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+    folder = tmp_path_factory.mktemp("processes")
+    with (
+        kube_api(folder / "kube", processes=True) as kube,
+        http_server(seam.mirror, latency=LATENCY) as server,
+    ):
         two = {"workers": 2, "min_workers": 2}
         with driver_of(kube, seam, folder, mirror=server.url, **two) as driver:
             some_written(folder / "out", 1, driver)
             server.gate.clear()
-            pods = kube.pods
+            roles = sorted(pod.role for pod in kube.pods)
             health = {
                 (pod.role, kind): urllib.request.urlopen(address, timeout=10).status
-                for pod in pods
+                for pod in kube.pods
                 for kind, address in pod.probes().items()
             }
             server.gate.set()
             server.latency = 0
             assert driver.ended() == 0, driver.said
             assert not driver.family.alive()
-        yield Whole(kube, folder, server.url, driver.said, kube.posted[0], pods, health)
+        yield Processes(kube, folder, driver.said, roles, health)
 
 
-def test_a_run_on_pods_makes_the_very_table_of_a_local_run_and_leaves_no_cluster(
-    seam: Seam, whole: Whole
+@pytest.mark.slow
+def test_a_command_on_pods_makes_the_very_table_of_a_local_run_and_leaves_nothing(
+    seam: Seam, processes: Processes
 ) -> None:
-    assert is_right(seam, whole.folder / "out")
-    assert not whole.kube.clusters
-    name = f"DaskCluster {whole.kube.namespace}/{whole.posted['metadata']['name']}"
-    assert f"{name} is asked for, with 2 workers\n" in whole.said
-    assert "Dask workers: 2, threads: " in whole.said
-    assert f"{name} is deleted\n" in whole.said
-    assert "warning" not in whole.said
-
-
-def test_the_cluster_is_owned_by_the_job_ends_when_idle_and_has_workers_of_a_fixed_number(
-    whole: Whole,
-) -> None:
-    made = whole.posted
-    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": JOB, "uid": f"uid-of-{JOB}"}
-    assert made["metadata"]["ownerReferences"] == [owner]
-    assert made["metadata"]["namespace"] == whole.kube.namespace
-    assert VALID.fullmatch(made["metadata"]["name"])
-    selector = made["spec"]["scheduler"]["service"]["selector"]
-    assert selector["dask.org/cluster-name"] == made["metadata"]["name"], "or it leads to any run's scheduler"
-    assert 0 < made["spec"]["idleTimeout"] < 24 * 3600
-    assert made["spec"]["worker"]["replicas"] == 2
-    assert sorted(pod.role for pod in whole.pods) == ["scheduler", "worker", "worker"]
-
-
-def test_every_container_of_the_cluster_has_the_image_of_the_driver(whole: Whole) -> None:
-    image = driver_template()["spec"]["containers"][0]["image"]
-    parts = [whole.posted["spec"][role]["spec"] for role in ("scheduler", "worker")]
-    assert {container["image"] for part in parts for container in part["containers"]} == {image}
-
-
-def test_each_probe_of_the_cluster_s_pods_is_answered_by_what_runs_in_them(whole: Whole) -> None:
-    assert {role for role, _ in whole.health} == {"scheduler", "worker"}
-    assert {*whole.health.values()} == {200}
-
-
-def test_a_run_asks_of_the_api_what_its_role_allows_and_nothing_else(whole: Whole) -> None:
-    asked = {(call.resource, call.verb) for call in whole.kube.calls}
-    assert asked == {(resource, verb) for _, resource, verb in allowed()}
-    assert sum(call.verb == "create" for call in whole.kube.calls) == 1
-
-
-def test_where_nothing_is_to_do_no_cluster_is_made(seam: Seam, whole: Whole, tmp_path: Path) -> None:
-    (tmp_path / "out").symlink_to(whole.folder / "out")
-    with kube_api(tmp_path / "kube") as kube, driver_of(kube, seam, tmp_path, mirror=whole.mirror) as driver:
-        assert driver.ended() == 0, driver.said
-        assert "nothing to do: already complete" in driver.said
-        assert not kube.calls
-
-
-# ------------------------------------------------------------------ before work begins
-
-
-@dataclass(frozen=True)
-class Way:
-    """A way to go wrong, and what is said of it.
-
-    Parameters
-    ----------
-    code : int
-    says : str
-        A pattern of the sentence.
-    arrange : callable
-        Prepares the API.
-    during : callable
-        Does something while the driver runs.
-    made : bool
-        Whether a cluster was made.
-    settings, environment : dict
-    """
-
-    code: int
-    says: str
-    arrange: Callable[[Kube], None] = lambda kube: None
-    during: Callable[[Kube, Driver], None] = lambda kube, driver: None
-    made: bool = True
-    settings: dict[str, Any] = field(default_factory=dict)
-    environment: dict[str, str] = field(default_factory=dict)
-
-
-def given(**values: Any) -> Callable[[Kube], None]:
-    """Set these of an API."""
-    return lambda kube: [setattr(kube, name, value) for name, value in values.items()] and None
-
-
-def refusing(verb: str, code: int, reason: str, message: str) -> Callable[[Kube], None]:
-    """Refuse a verb for ever."""
-
-    def refuse(call: Call) -> None:
-        if call.verb == verb:
-            raise Refused(code, reason, message)
-
-    return given(before=refuse)
-
-
-def without_create(kube: Kube) -> None:
-    kube.rules = {rule for rule in kube.rules if rule[-1] != "create"}
-
-
-def silent(kube: Kube) -> None:
-    kube.before = lambda call: kube.over.wait() and None
-
-
-def undeletable(kube: Kube) -> None:
-    refusing("delete", 500, "InternalError", "etcdserver: request timed out")(kube)
-    kube.awake = False
-
-
-def full(kube: Kube) -> None:
-    """Have room for no pod."""
-    kube.kubelet = lambda pod: unschedulable(FULL)
-
-
-def deleting(kube: Kube) -> None:
-    """Delete the cluster when its pods have been looked at."""
-    full(kube)
-
-    def delete(call: Call) -> None:
-        if call.verb == "list" and kube.pods:
-            kube.delete(next(iter(kube.clusters)))
-
-    kube.after = delete
-
-
-def one_worker(kube: Kube) -> None:
-    """Have room for one worker only."""
-
-    def kubelet(pod: Pod) -> dict[str, Any] | None:
-        if pod.role == "scheduler":
-            return None
-        others = kube.clusters[pod.labels["dask.org/cluster-name"]].pods[1:]
-        return unschedulable(FULL) if others else None
-
-    kube.kubelet = kubelet
-
-
-def old_worker(kube: Kube) -> None:
-    kube.environment = {"worker": {"PYTHONPATH": site(kube.folder / "old", OLD)}}
-
-
-def slowly(verb: str, *, first: bool) -> Callable[[Kube], None]:
-    """Let the answer to a verb take its time, before or after it has its effect."""
-
-    def arrange(kube: Kube) -> None:
-        kube.awake = False
-        setattr(kube, "before" if first else "after", lambda call: call.verb == verb and kube.over.wait(2))
-
-    return arrange
-
-
-def signalled(number: int, *verbs: str) -> Callable[[Kube, Driver], None]:
-    """Send a signal as soon as each of these was asked."""
-
-    def send(kube: Kube, driver: Driver) -> None:
-        for verb in verbs:
-            wait_for(lambda verb=verb: any(call.verb == verb for call in kube.calls), f"no {verb}")
-            driver.send(number)
-
-    return send
-
-
-def altered(role: str, **values: Any) -> dict[str, Any]:
-    """Return a workflow's template with this in the first container of a role."""
-    made = template()
-    made["spec"][role]["spec"]["containers"][0] |= values
-    return {"cluster_template": made}
-
-
-LEAN = altered("worker", args=["--name=$(DASK_WORKER_NAME)", "--nthreads=2", "--no-nanny"])
-"""A template without what takes time to start."""
-
-NAME = r"DaskCluster \S+/zonal-\w+"
-QUOTA = 'pods "x" is forbidden: exceeded quota: team, requested: cpu=8, used: cpu=60, limited: cpu=64'
-ASLEEP = "the Dask operator has not taken it up; does it run"
-IMPATIENT = {"patience": 3}
-AGAIN = "; the same command goes on where it stopped"
-
-REFUSED = {
-    "no DaskCluster": Way(
-        3,
-        "the Kubernetes API knows no DaskCluster; install the operator: https://",
-        given(installed=False),
-    ),
-    "forbidden": Way(
-        3, 'the Kubernetes API refuses: .*cannot create resource "daskclusters"', without_create
-    ),
-    "a quota": Way(
-        3,
-        f"the Kubernetes API refuses: {re.escape(QUOTA)}",
-        refusing("create", 403, "Forbidden", QUOTA),
-    ),
-    "an unknown token": Way(3, "the Kubernetes API refuses: Unauthorized", given(expected="another")),
-    "a misspelt field": Way(
-        3,
-        'the Kubernetes API refuses: .*unknown field "spec.scheduler.spec.containers.0.comand"',
-        settings=altered("scheduler", comand=["dask", "scheduler"]),
-    ),
-    "a wrong value": Way(
-        3,
-        "the Kubernetes API refuses: .* is invalid: spec.worker.spec.containers.0.command",
-        settings=altered("worker", command="dask worker"),
-    ),
-    "another image": Way(
-        3,
-        r"cluster template: the image of the worker is example\.org/zonal:2, the driver's is \S+; leave it",
-        settings=altered("worker", image="example.org/zonal:2"),
-    ),
-    "no pod whose image it could take": Way(
-        3, "cluster template: no image for the scheduler", environment={"ZONAL_POD": ""}
-    ),
-    "no API": Way(
-        3,
-        "cluster kubernetes: no API is configured .*set KUBECONFIG",
-        environment={"KUBECONFIG": "/nowhere/kubeconfig"},
-    ),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_a_cluster_that_is_refused_is_one_sentence_at_once(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    way = REFUSED[name]
-    with kube_api(tmp_path / "kube") as kube:
-        way.arrange(kube)
-        environment = kube.driver(JOB) | way.environment
-        for variable, value in environment.items():
-            monkeypatch.setenv(variable, value)
-        for module in (config, config.kube_config):  # they have read the environment already
-            monkeypatch.setattr(module, "KUBE_CONFIG_DEFAULT_LOCATION", environment["KUBECONFIG"])
-        wanted = Settings(state="WA", year=2024, cluster="kubernetes", **way.settings)
-        began = time.monotonic()
-        with pytest.raises(ZonalError, match=way.says) as caught, place_of(wanted) as runner:
-            assert not runner.threads
-        assert time.monotonic() - began < 10, "a refusal is no reason to wait"
-        assert caught.value.exit_code == way.code
-        assert "\n" not in str(caught.value)
-        assert not kube.posted
-
-
-ENDED = {
-    # Those that take longest come first.
-    "too few workers": Way(
-        4,
-        rf"{NAME} has 1 of 2 workers after 40 s: pod \S+-worker-\S+: Unschedulable: {re.escape(FULL)}",
-        one_worker,
-        settings={"patience": 40, "workers": 2, "min_workers": 2, **LEAN},
-    ),
-    "the API answers nothing": Way(4, "the Kubernetes API does not answer: ", silent, made=False),
-    "the API is not there": Way(
-        4,
-        "the Kubernetes API does not answer: .*refused",
-        lambda kube: setattr(kube, "url", f"http://{LOOPBACK}:1"),
-        made=False,
-    ),
-    "the API is ill": Way(
-        4,
-        "the Kubernetes API does not answer: etcd is down",
-        refusing("create", 503, "ServiceUnavailable", "etcd is down"),
-        made=False,
-    ),
-    "it cannot be deleted": Way(
-        4, f"{NAME} has no scheduler after 3 s: {ASLEEP}", undeletable, settings=IMPATIENT
-    ),
-    "an operator that sleeps": Way(
-        4, f"{NAME} has no scheduler after 3 s: {ASLEEP}", given(awake=False), settings=IMPATIENT
-    ),
-    "no room": Way(
-        4,
-        rf"{NAME} has no scheduler.* after 3 s: pod \S+-scheduler-\S+: Unschedulable: {re.escape(FULL)}",
-        full,
-        settings=IMPATIENT,
-    ),
-    "no image to pull": Way(
-        4,
-        rf'{NAME} has no scheduler.* after 3 s: pod \S+: ImagePullBackOff: Back-off pulling image "\S+"',
-        given(kubelet=lambda pod: unpullable(pod.container["image"])),
-        settings=IMPATIENT,
-    ),
-    "a scheduler that crashes": Way(
-        4,
-        rf"{NAME} has no scheduler.* after 3 s: pod \S+-scheduler-\S+: .*exit code 1",
-        settings=IMPATIENT | altered("scheduler", command=["false"], args=[]),
-    ),
-    "a scheduler that does not answer": Way(
-        4,
-        f"{NAME} has no scheduler that answers after 3 s",
-        given(kubelet=lambda pod: running()),
-        settings=IMPATIENT,
-    ),
-    "deleted by somebody": Way(
-        4, f"{NAME} was deleted by somebody, or by its idleTimeout", deleting, settings={"patience": 20}
-    ),
-    "a worker of another version": Way(
-        3,
-        r"worker tcp://\S+ of the cluster at tcp://\S+ has zonal 0.0.9, this process zonal ",
-        old_worker,
-        settings={"workers": 1, **LEAN},
-    ),
-    "SIGTERM while it waits": Way(143, f"terminated{AGAIN}", full, signalled(signal.SIGTERM, "list")),
-    "SIGINT while it waits": Way(130, f"interrupted{AGAIN}", full, signalled(signal.SIGINT, "list")),
-    "SIGTERM before the cluster is there": Way(
-        143, f"terminated{AGAIN}", slowly("create", first=True), signalled(signal.SIGTERM, "create")
-    ),
-    "SIGTERM before it is known that the cluster is there": Way(
-        143, f"terminated{AGAIN}", slowly("create", first=False), signalled(signal.SIGTERM, "create")
-    ),
-    "SIGTERM, and again while the cluster is deleted": Way(
-        143,
-        f"terminated{AGAIN}",
-        slowly("delete", first=True),
-        signalled(signal.SIGTERM, "create", "delete"),
-    ),
-}
-
-
-@dataclass(frozen=True)
-class Ending:
-    """How a driver ended."""
-
-    code: int
-    sentence: str
-    said: str
-    made: int
-    left: list[str]
-    parts: set[str]
-
-
-@pytest.fixture(scope="module")
-def endings(seam: Seam, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Future[Ending]]:
-    """Run the command and go wrong; in several ways at a time, since most of it is waiting."""
-    root = tmp_path_factory.mktemp("ways")
-
-    def end(number: int, way: Way) -> Ending:
-        folder = root / str(number)
-        with kube_api(folder / "kube") as kube, ExitStack() as stack:
-            way.arrange(kube)
-            driver = stack.enter_context(driver_of(kube, seam, folder, **way.settings))
-            way.during(kube, driver)
-            code = driver.ended()
-            wait_for(lambda: not driver.family.alive(), f"left behind: {driver.family.alive()}", 10)
-            made, left, parts = len(kube.posted), [*kube.clusters], written(folder / "out")
-            return Ending(code, driver.sentence, driver.said, made, left, parts)
-
-    with ThreadPoolExecutor(6) as pool:
-        return {name: pool.submit(end, number, way) for number, (name, way) in enumerate(ENDED.items())}
-
-
-@pytest.mark.parametrize("name", ENDED)
-def test_a_run_that_ends_before_its_work_began_says_why_and_leaves_no_cluster(
-    endings: dict[str, Future[Ending]], name: str
-) -> None:
-    way, ending = ENDED[name], endings[name].result()
-    assert re.match(way.says, ending.sentence), ending.said
-    assert ending.code == way.code
-    assert ending.made == way.made
-    assert not ending.parts
-    if name == "it cannot be deleted":
-        (left,) = ending.left
-        warning = (
-            rf"warning: {NAME} could not be deleted \(.*etcdserver: request timed out\); its idleTimeout"
-        )
-        assert re.search(warning, ending.said) and left in ending.said
-        assert f"{left} is deleted" not in ending.said
-    else:
-        assert not ending.left
-
-
-def test_without_the_client_of_kubernetes_it_is_said_how_to_install_it(seam: Seam, tmp_path: Path) -> None:
-    hidden = {"PYTHONPATH": site(tmp_path / "hidden", HIDDEN)}
-    with (
-        kube_api(tmp_path / "kube") as kube,
-        driver_of(kube, seam, tmp_path, environment=hidden) as driver,
-    ):
-        assert driver.ended() == 2
-        assert driver.sentence.endswith("is not installed; pip install 'zonal[kubernetes]'")
-        assert not kube.calls
-        assert not (tmp_path / "out").exists()
-
-
-# ------------------------------------------------------------------ while it works
+    assert is_right(seam, processes.folder / "out")
+    assert not processes.kube.clusters
+    assert processes.roles == ["scheduler", "worker", "worker"]
+    (body,) = processes.kube.posted
+    name = f"DaskCluster {processes.kube.namespace}/{body['metadata']['name']}"
+    assert f"{name} is asked for, with 2 workers\n" in processes.said
+    assert "Dask workers: 2, threads: " in processes.said
+    assert f"{name} is deleted\n" in processes.said
+    assert "warning" not in processes.said
+
+
+@pytest.mark.slow
+def test_each_probe_of_the_cluster_s_pods_is_answered_by_what_runs_in_them(processes: Processes) -> None:
+    assert {role for role, _ in processes.health} == {"scheduler", "worker"}
+    assert {*processes.health.values()} == {200}
 
 
 @pytest.fixture
@@ -543,10 +891,11 @@ def working(kube: Kube, seam: Seam, folder: Path, tiles: FolderServer) -> Iterat
     tiles.gate.set()
 
 
-def test_sigterm_while_it_works_deletes_the_cluster_and_keeps_what_is_done(
+@pytest.mark.slow
+def test_sigterm_while_a_command_works_ends_its_pods_and_keeps_what_is_done(
     seam: Seam, tiles: FolderServer, tmp_path: Path
 ) -> None:
-    with kube_api(tmp_path / "kube") as kube, working(kube, seam, tmp_path, tiles) as driver:
+    with kube_api(tmp_path / "kube", processes=True) as kube, working(kube, seam, tmp_path, tiles) as driver:
         before = written(tmp_path / "out")
         pods = [Family.of(pod.process.pid) for pod in kube.pods if pod.process]
         driver.send(signal.SIGTERM)
@@ -559,23 +908,11 @@ def test_sigterm_while_it_works_deletes_the_cluster_and_keeps_what_is_done(
     assert goes_on(seam, tiles.url, tmp_path / "out")
 
 
-def test_a_cluster_that_is_deleted_while_it_works_is_named_and_the_run_goes_on_from_there(
-    seam: Seam, tiles: FolderServer, tmp_path: Path
-) -> None:
-    with kube_api(tmp_path / "kube") as kube, working(kube, seam, tmp_path, tiles) as driver:
-        (name,) = kube.clusters
-        kube.delete(name)
-        assert driver.ended(60) == 4, driver.said
-        assert driver.sentence.endswith("finished parts are kept: the same command goes on where it stopped")
-        assert f"DaskCluster {kube.namespace}/{name} was deleted by somebody, or by its idle" in driver.said
-    tiles.latency = 0
-    assert goes_on(seam, tiles.url, tmp_path / "out")
-
-
+@pytest.mark.slow
 def test_a_killed_driver_leaves_its_cluster_to_its_job_whose_next_pod_goes_on_until_it_is_interrupted(
     seam: Seam, tiles: FolderServer, tmp_path: Path
 ) -> None:
-    with kube_api(tmp_path / "kube") as kube:
+    with kube_api(tmp_path / "kube", processes=True) as kube:
         with working(kube, seam, tmp_path, tiles) as driver:
             driver.kill()
             driver.ended()
@@ -594,75 +931,20 @@ def test_a_killed_driver_leaves_its_cluster_to_its_job_whose_next_pod_goes_on_un
     assert goes_on(seam, tiles.url, tmp_path / "out")
 
 
-def test_two_runs_at_once_have_a_cluster_each_and_bear_an_api_that_is_ill_now_and_then(
-    seam: Seam, tmp_path: Path
-) -> None:
-    ill = {
-        ("get", "pods"): {0: 503},
-        ("create", "daskclusters"): {0: 500, 1: 0},
-        ("get", "daskclusters"): {1: 429, 2: 0},
-        ("get", "services"): {1: 500},
-        ("delete", "daskclusters"): {0: 500, 1: 503},
-    }
-    lost = ("create", "daskclusters", "", 2)
-
-    def fail(call: Call) -> None:
-        code = ill.get(call[:2], {}).get(call.number)
-        if code == 0:
-            raise ConnectionResetError("the API hangs up without an answer")
-        if code:
-            raise Refused(code, "ServerTimeout", "try again")
-
-    def lose(call: Call) -> None:
-        if call == lost:
-            raise ConnectionResetError("a cluster is there, and the answer is lost")
-
-    jobs = ("one", "two")
-    with kube_api(tmp_path / "kube") as kube, ExitStack() as stack:
-        kube.before, kube.after = fail, lose
-        one_worker(kube)
-        drivers = [
-            stack.enter_context(driver_of(kube, seam, tmp_path / job, job=job, workers=2, **LEAN))
-            for job in jobs
-        ]
-        wait_for(lambda: len(kube.clusters) == 2, "there were never two")
-        for driver in drivers:
-            assert driver.ended() == 0, driver.said
-            assert "Dask workers: 1, threads: " in driver.said, "as many as there is room for are enough"
-        assert not kube.clusters
-        owners = [made["metadata"]["ownerReferences"][0]["name"] for made in kube.posted]
-        assert sorted(owners) == ["one", "two"], "a lost answer makes no second cluster"
-        assert any("already exists" in refusal for refusal in kube.refusals)
-        asked = Counter(call[:2] for call in kube.calls)
-        assert all(asked[verb] > max(faults) for verb, faults in ill.items()), "each fault came"
-    assert all(is_right(seam, tmp_path / job / "out") for job in jobs)
-
-
-# ------------------------------------------------------------------ inside of a pod
-
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 MOUNTED = f'mount -t tmpfs none /var/run && mkdir -p {ACCOUNT} && cp "$GIVEN"/* {ACCOUNT} && exec "$@"'
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not may_mount(), reason="no user namespaces here: no service account can be mounted")
-def test_inside_of_a_pod_its_service_account_is_enough(seam: Seam, tmp_path: Path) -> None:
+def test_a_command_inside_of_a_pod_finds_its_service_account(seam: Seam, tmp_path: Path) -> None:
     known = Authority.make(tmp_path / "known")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(known.cert, known.key)
-    account = tmp_path / "account"
-    account.mkdir()
-    shutil.copy(known.ca, account / "ca.crt")
     with kube_api(tmp_path / "kube", context, awake=False) as kube:
-        (account / "token").write_text(kube.token)
-        (account / "namespace").write_text(kube.namespace)
-        host, port = kube.url.removeprefix("http://").split(":")
-        environment = kube.driver(JOB) | {
-            "KUBECONFIG": "",
-            "HOME": str(tmp_path),
-            "KUBERNETES_SERVICE_HOST": host,
-            "KUBERNETES_SERVICE_PORT": port,
-            "GIVEN": str(account),
-        }
+        account = tmp_path / "account"
+        environment = kube.driver(JOB) | inside_of_a_pod(kube, known, account)
+        environment |= {"HOME": str(tmp_path), "GIVEN": str(account)}
         del environment["ZONAL_NAMESPACE"]
         words = [Path(sys.executable).with_name("zonal"), "run", workflow(tmp_path, seam.mirror)]
         words += ["--output", tmp_path / "out", "--cluster", "kubernetes", "--patience", 3]

@@ -53,9 +53,9 @@ from zonal.cluster.connection import on_kubernetes
 from zonal.cluster.kubeapi import Clock
 from zonal.cluster.runner import Runner
 from zonal.config.settings import Settings
-from zonal.engine.run import run
 from zonal.errors import InputError, StoreError, UsageError, ZonalError
 from zonal.events import Event, Notify, quiet
+from zonal.steps import run
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -175,7 +175,10 @@ def whole(seam: Seam, dask: LocalCluster, tmp_path_factory: pytest.TempPathFacto
     with kube_api(folder / "kube", scheduler=dask.scheduler_address) as kube:
         with pytest.MonkeyPatch.context() as monkeypatch:
             as_driver(kube, monkeypatch)
-            run(settings(seam.mirror, output, cluster="kubernetes", **two), notify=events.append)
+            run(
+                settings(seam.mirror, output, cluster="kubernetes", steps="stats", **two),
+                notify=events.append,
+            )
         assert "warning" not in {event.kind for event in events}
         yield Whole(kube, kube.posted[0], [event.message for event in events], output)
 
@@ -215,7 +218,7 @@ def test_where_nothing_is_to_do_no_cluster_is_made(
     seam: Seam, whole: Whole, kube: Kube, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     as_driver(kube, monkeypatch)
-    (result,) = run(settings(seam.mirror, whole.output, cluster="kubernetes"))
+    (result,) = run(settings(seam.mirror, whole.output, cluster="kubernetes", steps="stats"))
     assert not result.fresh
     assert not kube.calls
 
@@ -615,7 +618,7 @@ def test_without_the_client_of_kubernetes_it_is_said_how_to_install_it(
     as_driver(kube, monkeypatch)
     monkeypatch.setattr(kubeapi, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"is not installed; pip install 'zonal\[kubernetes\]'$"):
-        run(settings(seam.mirror, tmp_path / "out", cluster="kubernetes"))
+        run(settings(seam.mirror, tmp_path / "out", cluster="kubernetes", steps="stats"))
     assert not kube.calls
     assert not (tmp_path / "out").exists()
 
@@ -759,7 +762,7 @@ def test_a_signal_while_it_works_deletes_the_cluster_and_keeps_what_is_done(
         as_driver(kube, monkeypatch)
         _, notify = after_two_parts(output, lambda: signal.raise_signal(signal.SIGTERM))
         with pytest.raises(Stopped):
-            run(settings(seam.mirror, output, cluster="kubernetes"), notify=notify)
+            run(settings(seam.mirror, output, cluster="kubernetes", steps="stats"), notify=notify)
         assert len(kube.posted) == 1 and not kube.clusters
     assert goes_on(seam, seam.mirror, output)
 
@@ -779,7 +782,7 @@ def test_a_cluster_that_is_deleted_while_it_works_is_named_and_the_run_goes_on_f
         events, notify = after_two_parts(output, delete)
         says = "finished parts are kept: the same command goes on where it stopped$"
         with pytest.raises(StoreError, match=says):
-            run(settings(seam.mirror, output, cluster="kubernetes"), notify=notify)
+            run(settings(seam.mirror, output, cluster="kubernetes", steps="stats"), notify=notify)
     warnings = [event.message for event in events if event.kind == "warning"]
     assert any(re.match(f"{NAME} was deleted by somebody, or by its idleTimeout", text) for text in warnings)
     assert goes_on(seam, seam.mirror, output)

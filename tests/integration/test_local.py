@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,12 +15,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from processes import SECONDS, wait_for
 from servers import clean_environment
 
 from zonal.cluster.connection import Starting, connect
 from zonal.errors import UsageError
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(240)
 
 # What `zonal run` does before its inputs are read; then it tells of its processes, and waits.
 COMMAND = """
@@ -104,13 +104,11 @@ def test_nothing_is_left_of_a_command_that_was_killed(tmp_path: Path, when: str)
         assert process.stdout is not None
         if when == "working":
             process.stdout.readline()
-        deadline = time.monotonic() + 20
-        while not (children := psutil.Process(process.pid).children(recursive=True)):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        command = psutil.Process(process.pid)
+        children = wait_for(lambda: command.children(recursive=True), "nothing is started")
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        _, alive = psutil.wait_procs(children, timeout=20)
+        _, alive = psutil.wait_procs(children, timeout=SECONDS)
     assert not alive
 
 

@@ -227,9 +227,9 @@ class S3Server:
         )
 
     def upload(self, folder: Path, bucket: str, prefix: str = "") -> None:
-        """Put every file of a folder under ``bucket/prefix``; makes the bucket."""
+        """Put every file of a folder under ``bucket/prefix``; makes the bucket, if need be."""
         fs = self.filesystem()
-        fs.mkdir(bucket)
+        fs.makedirs(bucket, exist_ok=True)
         for file in sorted(path for path in folder.rglob("*") if path.is_file()):
             name = "/".join(part for part in (prefix, file.relative_to(folder).as_posix()) if part)
             fs.put_file(str(file), f"{bucket}/{name}")

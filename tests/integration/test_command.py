@@ -8,12 +8,12 @@ import pty
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import geopandas as gpd
@@ -31,6 +31,7 @@ from zonal.config.settings import Settings
 from zonal.demo.tiles import PREFIX
 from zonal.engine.run import run
 from zonal.io.raster.cog import Cog
+from zonal.io.store.lock import _place
 
 INDEX = f"{PREFIX}/aef_index.parquet"
 WI = ("run", "--state", "WI", "--year", "2024")
@@ -341,7 +342,8 @@ def test_the_same_command_again_has_nothing_to_do(call: Call, small: Small, fini
 def test_an_output_that_a_live_process_holds_is_exit_code_5(call: Call, small: Small, tmp_path: Path) -> None:
     lock = tmp_path / "out" / ".work" / "lock.json"
     lock.parent.mkdir(parents=True)
-    lock.write_text(json.dumps({"host": socket.gethostname(), "process": os.getppid()}))
+    beat = {"every": 60, "beat": datetime.now(UTC).isoformat()}
+    lock.write_text(json.dumps({**_place(), "process": os.getppid(), **beat}))
     words = (*WI, "--mirror", small.mirror, "--output", tmp_path / "out", "--quiet")
     one_sentence(call(*words), 5, rf"is in use by process {os.getppid()} on ")
     assert lock.exists()

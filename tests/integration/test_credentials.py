@@ -151,7 +151,7 @@ class Place:
 def place(tmp_path_factory: pytest.TempPathFactory, s3: S3Server) -> Iterator[Place]:
     data, folder = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("shown")
     small_town(data)
-    s3.filesystem().mkdir("results-of-secrets")
+    s3.filesystem().makedirs("results-of-secrets", exist_ok=True)
     environment = s3.environment | {"AWS_SECRET_ACCESS_KEY": ENV_SECRET, "AWS_SESSION_TOKEN": TOKEN}
     (data / "bug.py").write_text(BUG.format(flag=str(data / "bug")))
     with (

@@ -16,7 +16,7 @@ def test_the_table_is_right_to_the_last_byte_with_a_failing_s3_store_for_input_a
 ) -> None:
     mirror, results = f"seam-{s3_seed}", f"results-{s3_seed}"
     s3.upload(seam.mirror, mirror)
-    s3.filesystem().mkdir(results)
+    s3.filesystem().makedirs(results, exist_ok=True)
     faults = Faults(s3_seed, seam.mirror, stall=1.5)
     words = [workflow(tmp_path, f"s3://{mirror}"), "--output", f"s3://{results}/out", "--stall", 0.5]
     words += ["--workers", 2, "--threads", 4]

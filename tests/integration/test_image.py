@@ -197,7 +197,7 @@ exec "$@"
 
 COUNTS = """[sum(
     sum(getattr(loop.stats, kind).values())
-    for name in ("kernels", "rings", "rows", "scanline", "centres")
+    for name in ("kernels", "rows", "scanline", "centres")
     for loop in vars(__import__("importlib").import_module("zonal.stats." + name)).values()
     if hasattr(loop, "stats")
 ) for kind in ("cache_hits", "cache_misses")]"""

@@ -35,10 +35,10 @@ def store(s3: S3Server, shared: Path) -> S3Server:
     wanted = shared / "mirror"
     s3.upload(wanted, "mirror-of-all", "some/prefix")
     fs = s3.filesystem()
-    fs.mkdir("dotted.mirror.example")
+    fs.makedirs("dotted.mirror.example", exist_ok=True)
     for name in s3.keys("mirror-of-all"):
         fs.cp_file(f"mirror-of-all/{name}", f"dotted.mirror.example/{name.removeprefix('some/prefix/')}")
-    fs.mkdir("results")
+    fs.makedirs("results", exist_ok=True)
     return s3
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from zonal.config.fields import STRICT, CommaList, Positive, Text, option
 
-Step = Literal["stats", "pca", "evaluate", "report"]
+StepName = Literal["stats", "pca", "evaluate", "report"]
 """A step of a run, in this order."""
 
 Model = Literal["ols", "ridge", "boosting"]

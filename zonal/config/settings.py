@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from zonal.config import states
-from zonal.config.analysis import EvaluationSettings, MapSettings, Step
+from zonal.config.analysis import EvaluationSettings, MapSettings, StepName
 from zonal.config.fields import STRICT, Count, Positive, Text, option
 from zonal.config.parse import choices_of, parse_box, parse_years, paths_of, words_of
 from zonal.config.yaml_file import validation_sentence
@@ -31,7 +31,7 @@ from zonal.text import shown
 Stat = Literal["mean", "std", "min", "max", "sum", "count"]
 """A statistic of a zone and a band."""
 
-STEPS: tuple[Step, ...] = get_args(Step)
+STEPS: tuple[StepName, ...] = get_args(StepName)
 """Steps of a run, in their order."""
 
 _HOST_PORT = re.compile(r"[^\s/:@,]+:\d{1,5}")
@@ -197,7 +197,7 @@ class Settings(BaseModel):
     part_zones: Count = Field(default=10_000, description="Zones of a part, at most.")
     part_chunks: Count = Field(default=64, description="Chunks of a part, at most.")
     unit_chunks: Count = Field(default=8, description="Chunks of a unit, at most.")
-    steps: tuple[Step, ...] = option(
+    steps: tuple[StepName, ...] = option(
         STEPS,
         "LIST",
         "Some of stats,pca,evaluate,report; default all.",

@@ -212,6 +212,7 @@ def _command_line(way: Way, on: Scene, output: Path) -> Ended:
     coverage = "center" if way.name == "zonal-center" else "fractional"
     words = ["--zones", on.zones, "--zone-id", "GEOID20", "--raster", "aef_annual", "--year", YEAR]
     words += ["--mirror", on.ground.root, "--coverage", coverage, "--output", output, "--quiet"]
+    words += ["--steps", "stats"]  # the peers make a table, and no map or report
     return run([str(BIN / "zonal"), "run", *map(str, words)])
 
 

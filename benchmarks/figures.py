@@ -146,12 +146,13 @@ def tasks(folder: Path) -> dict[str, Any]:
     from zonal.cluster.connection import connect
     from zonal.cluster.local import default_workers
     from zonal.engine import run as engine
+    from zonal.engine.preload import PRELOAD
 
     on = scene(folder, 8, 192, 300, tiles=3, drawn=1)
     processes, threads = default_workers(None, None)
     with (
         tempfile.TemporaryDirectory(prefix="zonal-bench-") as scratch,
-        connect("local", None, None) as runner,
+        connect("local", None, None, preload=PRELOAD) as runner,
     ):
         settings = zonal_settings(str(on.ground.root), str(on.zones), scratch)
         (result,) = engine.run(settings, fresh=True, runner=runner)

@@ -97,9 +97,11 @@ def decode(inputs: Inputs) -> Peer:
 def zonal(inputs: Inputs, coverage: str = "fractional") -> Peer:
     from zonal.cluster.connection import connect
     from zonal.engine import run as engine
+    from zonal.engine.preload import PRELOAD
 
     settings = zonal_settings(inputs.mirror, inputs.zones, inputs.scratch, coverage=coverage)
-    with connect("local", inputs.workers or None, 1 if inputs.workers else None) as runner:
+    number = inputs.workers or None
+    with connect("local", number, 1 if number else None, preload=PRELOAD) as runner:
         yield None
         (result,) = engine.run(settings, fresh=True, runner=runner)
         yield Table(about={"manifest": result.manifest, "table": result.table})
